@@ -10,9 +10,6 @@
 
 namespace mortise {
 
-using f32 = float;
-using f64 = double;
-
 /// Every element type that the archives know by size. The library computes in f32 and f64, stores the others.
 enum class element_type : std::uint8_t {
   boolean,
@@ -22,6 +19,9 @@ enum class element_type : std::uint8_t {
   f8_e5m2, f8_e4m3, f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz,
   f4, f6_e2m3, f6_e3m2,
 };
+
+using f32 = float;  // after the enumeration: -Wshadow
+using f64 = double;
 
 inline constexpr std::size_t element_type_count = 23;
 
