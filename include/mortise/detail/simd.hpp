@@ -1,0 +1,173 @@
+// Explicit vectors without intrinsics, and the choice of instruction set at run time.
+//
+// A kernel is a function object with  `template <int Bytes> MORTISE_INLINE void operator()() const`,  written once over vectors of
+// `Bytes` bytes.  `for_this_cpu(kernel)` runs the copy that fits the processor: each copy is inlined into a function of its own that
+// carries the target attribute, so users who compile at -O2 without -march get AVX2 and AVX-512 code all the same, and no intrinsics
+// header (0.5 s of compile time) is needed.  Helpers that a kernel calls must be MORTISE_INLINE, all the way down: a function that is
+// not inlined is compiled for the baseline.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+
+#include <mortise/config.hpp>
+
+namespace mortise::detail {
+
+enum class instruction_set : int { baseline, avx2, avx512 };
+
+/// The best instruction set of this processor, or a lower one named by MORTISE_ISA=baseline|avx2|avx512. Different sets round
+/// differently (fused multiply-add, length of partial sums), so resuming with the same bits needs the same set.
+inline instruction_set current_instruction_set() {
+#if defined(__x86_64__)
+  static instruction_set const chosen = [] {
+    auto best = instruction_set::baseline;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = instruction_set::avx2;
+    if (best == instruction_set::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+      best = instruction_set::avx512;
+    if (char const* asked = std::getenv("MORTISE_ISA")) {
+      // Compared by its decisive letters: "baseline", "avx2", "avx512".
+      auto const wanted = asked[0] == 'b'                                      ? instruction_set::baseline
+                          : asked[0] == 'a' && asked[3] == '2'                 ? instruction_set::avx2
+                                                                               : instruction_set::avx512;
+      if (wanted < best) best = wanted;
+    }
+    return best;
+  }();
+  return chosen;
+#else
+  return instruction_set::baseline;
+#endif
+}
+
+#if defined(__x86_64__)
+template <class Kernel>
+[[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void run_avx512(Kernel const& kernel) {
+  kernel.template operator()<64>();
+}
+template <class Kernel>
+[[gnu::noinline, gnu::target("avx2,fma,bmi,bmi2")]] void run_avx2(Kernel const& kernel) {
+  kernel.template operator()<32>();
+}
+#endif
+template <class Kernel>
+[[gnu::noinline]] void run_baseline(Kernel const& kernel) {
+  kernel.template operator()<16>();
+}
+
+/// Runs `kernel` with the widest vectors that this processor has.
+template <class Kernel>
+inline void for_this_cpu(Kernel const& kernel) {
+#if defined(__x86_64__)
+  switch (current_instruction_set()) {
+    case instruction_set::avx512: return run_avx512(kernel);
+    case instruction_set::avx2: return run_avx2(kernel);
+    default: break;
+  }
+#endif
+  run_baseline(kernel);
+}
+
+/// `Width` lanes of T. All arithmetic is lane by lane; vectors go by reference, since passing them by value has no stable ABI.
+template <class T, int Width>
+struct simd {
+  typedef T reg __attribute__((vector_size(Width * sizeof(T))));
+  typedef T memory __attribute__((vector_size(Width * sizeof(T)), aligned(sizeof(T)), may_alias));
+  using integer = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
+  typedef integer mask __attribute__((vector_size(Width * sizeof(T))));
+  static constexpr int width = Width;
+  using value_type = T;
+
+  reg v;
+
+  MORTISE_INLINE simd() : v{} {}
+  MORTISE_INLINE simd(T s) : v(s - reg{}) {}  // x - 0 keeps the sign of zero
+  MORTISE_INLINE explicit simd(reg const& r) : v(r) {}
+
+  MORTISE_INLINE static simd load(T const* p) { return simd{static_cast<reg>(*reinterpret_cast<memory const*>(p))}; }
+  MORTISE_INLINE void store(T* p) const { *reinterpret_cast<memory*>(p) = v; }
+  /// The first `n` lanes from memory, zero in the others.
+  MORTISE_INLINE static simd load_first(T const* p, std::size_t n) {
+    simd r;
+    for (std::size_t i = 0; i < n; ++i) r.v[i] = p[i];
+    return r;
+  }
+  MORTISE_INLINE void store_first(T* p, std::size_t n) const {
+    for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
+  }
+  MORTISE_INLINE T operator[](int lane) const { return v[lane]; }
+
+  MORTISE_INLINE friend simd operator+(simd const& a, simd const& b) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+    return simd{a.v + b.v};
+  }
+  MORTISE_INLINE friend simd operator-(simd const& a, simd const& b) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+    return simd{a.v - b.v};
+  }
+  MORTISE_INLINE friend simd operator*(simd const& a, simd const& b) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+    return simd{a.v * b.v};
+  }
+  MORTISE_INLINE friend simd operator/(simd const& a, simd const& b) { return simd{a.v / b.v}; }
+  MORTISE_INLINE friend simd operator-(simd const& a) { return simd{-a.v}; }
+  MORTISE_INLINE simd& operator+=(simd const& b) { return *this = *this + b; }
+  MORTISE_INLINE simd& operator*=(simd const& b) { return *this = *this * b; }
+
+  MORTISE_INLINE friend mask operator<(simd const& a, simd const& b) { return a.v < b.v; }
+  MORTISE_INLINE friend mask operator>(simd const& a, simd const& b) { return a.v > b.v; }
+  MORTISE_INLINE friend mask operator<=(simd const& a, simd const& b) { return a.v <= b.v; }
+  MORTISE_INLINE friend mask operator>=(simd const& a, simd const& b) { return a.v >= b.v; }
+  MORTISE_INLINE friend mask operator==(simd const& a, simd const& b) { return a.v == b.v; }
+};
+
+// The same vocabulary on scalars, so that one generic body serves vectors, tails and CUDA threads.
+
+/// a * b + c, fused where the instruction set fuses.
+template <class T, int W>
+MORTISE_INLINE simd<T, W> fma(simd<T, W> const& a, simd<T, W> const& b, simd<T, W> const& c) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+  return simd<T, W>{a.v * b.v + c.v};
+}
+/// Lane by lane `m ? a : b`.
+template <class T, int W>
+MORTISE_INLINE simd<T, W> select(typename simd<T, W>::mask const& m, simd<T, W> const& a, simd<T, W> const& b) {
+  return simd<T, W>{m ? a.v : b.v};
+}
+template <class T, int W>
+MORTISE_INLINE simd<T, W> max(simd<T, W> const& a, simd<T, W> const& b) {
+  return simd<T, W>{a.v > b.v ? a.v : b.v};
+}
+template <class T, int W>
+MORTISE_INLINE simd<T, W> min(simd<T, W> const& a, simd<T, W> const& b) {
+  return simd<T, W>{a.v < b.v ? a.v : b.v};
+}
+/// Sum of the lanes, always in the same tree: halves, quarters, ...
+template <class T, int W>
+MORTISE_INLINE T sum_lanes(simd<T, W> const& a) {
+  T part[W];
+  a.store(part);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+template <class T, int W>
+MORTISE_INLINE T max_lanes(simd<T, W> const& a) {
+  T best = a[0];
+  for (int i = 1; i < W; ++i) best = a[i] > best ? a[i] : best;
+  return best;
+}
+
+}  // namespace mortise::detail
