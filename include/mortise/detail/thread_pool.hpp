@@ -48,13 +48,15 @@ class thread_pool {
   /// Runs all pieces; returns when every one is done. A call from inside a job, or while another thread's job runs, executes alone.
   /// Pieces must not throw.
   void run(int threads, std::size_t pieces, function f, void const* context) {
-    if (inside_job() || pieces >= piece_limit || busy_.exchange(true, std::memory_order_acquire)) {
+    if (inside_job() || pieces > piece_limit || busy_.exchange(true, std::memory_order_acquire)) {
       for (std::size_t piece = 0; piece < pieces; ++piece) f(context, piece);
       return;
     }
     inside_job() = true;
     ensure_workers(threads - 1);
     std::uint64_t const generation = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+    // Closes the old job before its fields change: a worker that reads new fields under the old generation can claim nothing.
+    state_.exchange(((generation - 1) << 32) | 0xffffffffu, std::memory_order_acq_rel);
     function_.store(f, std::memory_order_relaxed);
     context_.store(context, std::memory_order_relaxed);
     pieces_.store(pieces, std::memory_order_relaxed);
@@ -78,7 +80,7 @@ class thread_pool {
   thread_pool& operator=(thread_pool const&) = delete;
 
  private:
-  static constexpr std::size_t piece_limit = std::size_t{1} << 32;
+  static constexpr std::size_t piece_limit = 0xffffffffu - 1;
   static constexpr unsigned spins_before_sleep = 20000;  // about 0.2 ms
 
   thread_pool() = default;
