@@ -14,6 +14,17 @@
 
 #include <mortise/config.hpp>
 
+/// Unrolls the following loop completely (n at least its trip count), so that an array of vectors indexed by it stays in registers.
+#define MORTISE_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define MORTISE_UNROLL(n) MORTISE_PRAGMA(unroll n)
+#else
+#define MORTISE_UNROLL(n) MORTISE_PRAGMA(GCC unroll n)
+#endif
+
+/// Lambdas inside kernels must be inlined too: `[](...) MORTISE_LAMBDA_INLINE { ... }`.
+#define MORTISE_LAMBDA_INLINE __attribute__((always_inline))
+
 namespace mortise::detail {
 
 enum class instruction_set : int { baseline, avx2, avx512 };
@@ -57,6 +68,22 @@ template <class Kernel>
 template <class Kernel>
 [[gnu::noinline]] void run_baseline(Kernel const& kernel) {
   kernel.template operator()<16>();
+}
+
+// The same for tables of functions: `Body::run<Bytes>(argument)` as an ordinary function of one instruction set.
+#if defined(__x86_64__)
+template <class Body, class Argument>
+[[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void call_avx512(Argument const& a) {
+  Body::template run<64>(a);
+}
+template <class Body, class Argument>
+[[gnu::noinline, gnu::target("avx2,fma,bmi,bmi2")]] void call_avx2(Argument const& a) {
+  Body::template run<32>(a);
+}
+#endif
+template <class Body, class Argument>
+[[gnu::noinline]] void call_baseline(Argument const& a) {
+  Body::template run<16>(a);
 }
 
 /// Runs `kernel` with the widest vectors that this processor has.

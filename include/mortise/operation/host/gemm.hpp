@@ -1,0 +1,237 @@
+// The loops around the register tiles: packing, blocking, threads. None of them can change a bit (host/gemm_kernels.hpp says why), so they
+// are free to follow the shapes and the thread count.
+#pragma once
+
+#include <cstddef>
+
+#include <mortise/device/host.hpp>
+#include <mortise/operation/host/gemm_kernels.hpp>
+
+namespace mortise::detail {
+
+/// c(i, j) = relu(sum over k of a(i, k) b(k, j) + bias), c row-major; a and b have unit stride along one of their axes.
+template <class T>
+struct product {
+  std::size_t m, n, k;
+  T const* a;
+  std::size_t a_row, a_step;     // a[i * a_row + k * a_step]
+  T const* b;
+  std::size_t b_step, b_column;  // b[k * b_step + j * b_column]
+  T* c;
+  std::size_t c_row;
+  T const* column_bias = nullptr;
+  T const* row_bias = nullptr;
+  bool accumulate = false;
+  bool relu = false;
+};
+
+/// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
+inline constexpr std::size_t gemm_panel_bytes = 256 * 1024;
+struct gemm_panel {
+  alignas(64) unsigned char bytes[gemm_panel_bytes];
+};
+inline unsigned char* gemm_panel_of_this_thread() {
+  static thread_local gemm_panel panel;
+  return panel.bytes;
+}
+
+struct range {
+  std::size_t begin, end;
+};
+/// The `piece`-th of `pieces` nearly equal parts of 0 ... count - 1.
+inline range part_of(std::size_t count, std::size_t pieces, std::size_t piece) {
+  return {count * piece / pieces, count * (piece + 1) / pieces};
+}
+
+/// Rows [rows) and columns [columns) of a product, with b as the vector operand.
+template <class T>
+void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
+  std::size_t const lanes = kernels.lanes;
+  std::size_t const width_limit = lanes * kernels.vectors;
+  T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
+  std::size_t const depth_limit = gemm_panel_bytes / (width_limit * sizeof(T));
+  std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
+  for (std::size_t j = columns.begin; j < columns.end; --panels_left) {
+    // Panels of nearly the same number of vectors: a last panel of a single vector would starve the multipliers.
+    std::size_t const vectors_left = (columns.end - j + lanes - 1) / lanes;
+    std::size_t const vectors = (vectors_left + panels_left - 1) / panels_left;
+    std::size_t const width = vectors * lanes;
+    std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
+    bool const narrow = wanted < width;
+    for (std::size_t done = 0; done < g.k || done == 0;) {
+      std::size_t const depth = g.k - done < depth_limit ? g.k - done : depth_limit;
+      bool const first = done == 0, last = done + depth == g.k;
+      T const* const b = g.b + done * g.b_step + j * g.b_column;
+      tile_task<T> t{};
+      t.k = depth;
+      t.p_row = g.a_row;
+      t.p_step = g.a_step;
+      t.accumulate = g.accumulate || !first;
+      t.relu = g.relu && last;
+      if (g.b_column != 1) {
+        kernels.transposed({depth, wanted, b, g.b_column, panel, width});
+        t.q = panel;
+        t.q_step = width;
+      } else if (narrow || rows.end - rows.begin > 2 * kernels.rows) {
+        kernels.copied({depth, wanted, b, g.b_step, panel, width});
+        t.q = panel;
+        t.q_step = width;
+      } else {
+        t.q = b;
+        t.q_step = g.b_step;
+      }
+      alignas(64) T bounce_bias[3 * 16];
+      if (last && g.column_bias != nullptr) {
+        t.column_bias = g.column_bias + j;
+        if (narrow) {
+          for (std::size_t i = 0; i < width; ++i) bounce_bias[i] = i < wanted ? g.column_bias[j + i] : T{0};
+          t.column_bias = bounce_bias;
+        }
+      }
+      for (std::size_t i = rows.begin; i < rows.end;) {
+        bool const low = rows.end - i <= 4;
+        std::size_t const height = low ? 4 : kernels.rows;
+        std::size_t const tall = rows.end - i < height ? rows.end - i : height;
+        t.p = g.a + i * g.a_row + done * g.a_step;
+        t.rows = static_cast<int>(tall);
+        if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
+        auto const run = (low ? kernels.low : kernels.tall)[vectors - 1];
+        T* const c = g.c + i * g.c_row + j;
+        if (!narrow) {
+          t.c = c;
+          t.c_row = g.c_row;
+          run(t);
+        } else {
+          alignas(64) T bounce[8 * 3 * 16];
+          t.c = bounce;
+          t.c_row = width;
+          if (t.accumulate)
+            for (std::size_t r = 0; r < tall; ++r)
+              for (std::size_t x = 0; x < width; ++x) bounce[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
+          run(t);
+          for (std::size_t r = 0; r < tall; ++r)
+            for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = bounce[r * width + x];
+        }
+        i += tall;
+      }
+      done += depth;
+      if (depth == 0) break;
+    }
+    j += wanted;
+  }
+}
+
+/// The same with a as the vector operand and b read along k: nothing of b needs packing, which pays when there are few rows.
+template <class T>
+void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
+  std::size_t const lanes = kernels.lanes;
+  std::size_t const vectors_at_once = gemm_panel_bytes / (g.k * lanes * sizeof(T));
+  T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
+  while (rows.begin < rows.end) {
+    std::size_t const chunk = rows.end - rows.begin < vectors_at_once * lanes ? rows.end - rows.begin : vectors_at_once * lanes;
+    std::size_t const vectors = (chunk + lanes - 1) / lanes;
+    std::size_t const panels = (vectors + kernels.vectors - 1) / kernels.vectors;
+    for (std::size_t which = 0; which < panels; ++which) {
+      range const v = part_of(vectors, panels, which);
+      std::size_t const width = (v.end - v.begin) * lanes;
+      std::size_t const i = v.begin * lanes;
+      std::size_t const wanted = chunk - i < width ? chunk - i : width;
+      T const* const a = g.a + (rows.begin + i) * g.a_row;
+      (g.a_row == 1 ? kernels.copied : kernels.transposed)({g.k, wanted, a, g.a_row == 1 ? g.a_step : g.a_row, panel + i * g.k, width});
+    }
+    for (std::size_t j = columns.begin; j < columns.end;) {
+      bool const low = columns.end - j <= 4;
+      std::size_t const height = low ? 4 : kernels.rows;
+      std::size_t const tall = columns.end - j < height ? columns.end - j : height;
+      tile_task<T> t{};
+      t.k = g.k;
+      t.p = g.b + j * g.b_column;
+      t.p_row = g.b_column;
+      t.p_step = g.b_step;
+      t.rows = static_cast<int>(tall);
+      t.relu = g.relu;
+      t.transposed = true;
+      alignas(64) T bounce_bias[8];
+      if (g.column_bias != nullptr) {
+        t.row_bias = g.column_bias + j;
+        if (tall < height) {
+          for (std::size_t x = 0; x < height; ++x) bounce_bias[x] = x < tall ? g.column_bias[j + x] : T{0};
+          t.row_bias = bounce_bias;
+        }
+      }
+      for (std::size_t which = 0; which < panels; ++which) {
+        range const v = part_of(vectors, panels, which);
+        std::size_t const width = (v.end - v.begin) * lanes;
+        std::size_t const i = v.begin * lanes;
+        std::size_t const wanted = chunk - i < width ? chunk - i : width;
+        t.q = panel + i * g.k;
+        t.q_step = width;
+        t.columns = static_cast<int>(wanted);
+        auto const run = (low ? kernels.low : kernels.tall)[v.end - v.begin - 1];
+        T* const c = g.c + (rows.begin + i) * g.c_row + j;
+        if (tall == height) {
+          t.c = c;
+          t.c_row = g.c_row;
+          run(t);
+        } else {
+          alignas(64) T bounce[3 * 16 * 8];
+          t.c = bounce;
+          t.c_row = height;
+          run(t);
+          for (std::size_t r = 0; r < wanted; ++r)
+            for (std::size_t x = 0; x < tall; ++x) c[r * g.c_row + x] = bounce[r * height + x];
+        }
+      }
+      j += tall;
+    }
+    rows.begin += chunk;
+  }
+}
+
+/// Whether transposing a's rows and the result costs less than transposing b. A row's bits are the same either way.
+template <class T>
+inline bool transposed_pays(product<T> const& g, gemm_kernels<T> const& kernels) {
+  if (g.b_column == 1 || g.accumulate || g.row_bias != nullptr || g.k == 0) return false;
+  if (g.k * kernels.lanes * sizeof(T) > gemm_panel_bytes) return false;
+  // Each transposition is paid per element of its matrix: n k for b; m k and m n for a and c.
+  return g.m * (g.k + g.n) < g.n * g.k;
+}
+
+inline constexpr std::size_t gemm_parallel_flops = 1u << 20;  // below it, waking another thread costs more than it brings
+
+template <class T>
+void run_product(host const& device, product<T> const& g) {
+  gemm_kernels<T> const& kernels = gemm_kernels_for_this_cpu<T>();
+  if (g.m == 0 || g.n == 0) return;
+  std::size_t const threads = 2 * g.m * g.n * g.k < gemm_parallel_flops ? 1 : static_cast<std::size_t>(device.thread_count());
+  if (g.m == 1 && g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr) {
+    std::size_t const pieces = threads;
+    std::size_t const eights = (g.n + 7) / 8;
+    for_each_piece(device, pieces, [&](std::size_t piece) {
+      range const e = part_of(eights, pieces, piece);
+      std::size_t const begin = e.begin * 8, end = e.end * 8 < g.n ? e.end * 8 : g.n;
+      kernels.dot({g.k, end - begin, g.a, g.b + begin * g.b_column, g.b_column, g.c + begin,
+                   g.column_bias != nullptr ? g.column_bias + begin : nullptr, g.relu, g.accumulate});
+    });
+    return;
+  }
+  bool const transposed = transposed_pays(g, kernels);
+  auto const run = transposed ? product_transposed<T> : product_direct<T>;
+  if (threads == 1) return run(g, kernels, {0, g.m}, {0, g.n});
+  // Cut the axis whose operand is packed, so that no packing is done twice.
+  std::size_t const vector_axis = transposed ? g.m : g.n, scalar_axis = transposed ? g.n : g.m;
+  std::size_t const vectors = (vector_axis + kernels.lanes - 1) / kernels.lanes;
+  bool const along_vectors = vectors >= 2 * threads;
+  std::size_t const units = along_vectors ? vectors : (scalar_axis + kernels.rows - 1) / kernels.rows;
+  std::size_t const unit = along_vectors ? kernels.lanes : kernels.rows;
+  std::size_t const limit = along_vectors ? vector_axis : scalar_axis;
+  std::size_t const pieces = units < threads ? units : threads;
+  for_each_piece(device, pieces, [&](std::size_t piece) {
+    range const u = part_of(units, pieces, piece);
+    range const cut{u.begin * unit, u.end * unit < limit ? u.end * unit : limit};
+    if (along_vectors == transposed) run(g, kernels, cut, {0, g.n});
+    else run(g, kernels, {0, g.m}, cut);
+  });
+}
+
+}  // namespace mortise::detail

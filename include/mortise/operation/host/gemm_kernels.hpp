@@ -1,0 +1,344 @@
+// Register tiles of the matrix product, one copy per instruction set.
+//
+// Every tile computes the same thing: `Rows` x `Vectors * W` sums over k, each one chain of fused multiply-adds in ascending k. One operand
+// ("p") is read a scalar at a time and broadcast, so it may lie in memory anyhow; the other ("q") is read a vector at a time. Because an
+// element's value is that one chain whatever tile it falls in, neither tile shapes, nor blocking, nor threads can change its bits.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include <mortise/detail/simd.hpp>
+
+namespace mortise::detail {
+
+/// The transpose of `Rows` vectors, flattened: afterwards they hold lane 0 of every row, then lane 1 of every row, ...
+/// Rows is a power of two; log2(Rows) rounds of a perfect shuffle.
+template <class T, int W, int Rows>
+MORTISE_INLINE void transpose_flat(simd<T, W> (&row)[Rows]) {
+  using reg = typename simd<T, W>::reg;
+  auto const zip = []<std::size_t... I>(reg const& a, reg const& b, reg& low, reg& high, std::index_sequence<I...>) MORTISE_LAMBDA_INLINE {
+    reg const l = __builtin_shufflevector(a, b, (I % 2 == 0 ? I / 2 : W + I / 2)...);
+    reg const h = __builtin_shufflevector(a, b, (I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...);
+    low = l;
+    high = h;
+  };
+  MORTISE_UNROLL(8)
+  for (int step = 1; step < Rows; step *= 2) {
+    simd<T, W> next[Rows];
+    MORTISE_UNROLL(16)
+    for (int i = 0; i < Rows / 2; ++i)
+      zip(row[i].v, row[i + Rows / 2].v, next[2 * i].v, next[2 * i + 1].v, std::make_index_sequence<W>{});
+    MORTISE_UNROLL(16)
+    for (int i = 0; i < Rows; ++i) row[i] = next[i];
+  }
+}
+
+/// One tile. c(i, j) = sum over k of p(i, k) q(k, j), with bias and relu where asked for.
+template <class T>
+struct tile_task {
+  std::size_t k;
+  T const* p;             // (rows, k): p[i * p_row + k * p_step]
+  std::size_t p_row, p_step;
+  T const* q;             // (k, columns): q[k * q_step + j]
+  std::size_t q_step;
+  T* c;                   // direct: c[i * c_row + j]; transposed: c[j * c_row + i]
+  std::size_t c_row;
+  T const* column_bias;   // along j, full width, or null
+  T const* row_bias;      // along i, or null
+  int rows;               // direct: 1 to Rows, others repeat the last one; transposed: Rows
+  int columns;            // transposed: columns to store; direct: all are stored
+  bool accumulate;        // the chains start from c; direct only
+  bool relu;
+  bool transposed;
+};
+
+template <class T, int Rows, int Vectors>
+struct tile_kernel {
+  template <int Bytes>
+  MORTISE_INLINE static void run(tile_task<T> const& t) {
+    constexpr int W = Bytes / static_cast<int>(sizeof(T));
+    using vec = simd<T, W>;
+    vec sum[Rows][Vectors];
+    T const* p[Rows];
+    MORTISE_UNROLL(16)
+    for (int i = 0; i < Rows; ++i) p[i] = t.p + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.p_row;
+    if (t.accumulate) {
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        T const* const c = t.c + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.c_row;
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + v * W);
+      }
+    }
+    T const* q = t.q;
+    std::size_t const p_step = t.p_step, q_step = t.q_step;
+    std::size_t at = 0;
+    for (std::size_t k = t.k; k != 0; --k) {
+      vec b[Vectors];
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W);
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        vec const a{p[i][at]};
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, b[v], sum[i][v]);
+      }
+      q += q_step;
+      at += p_step;
+    }
+    if (t.transposed) store_transposed<W>(t, sum);
+    else store_direct<W>(t, sum);
+  }
+
+ private:
+  template <int W>
+  MORTISE_INLINE static void store_direct(tile_task<T> const& t, simd<T, W> (&sum)[Rows][Vectors]) {
+    using vec = simd<T, W>;
+    if (t.column_bias != nullptr) {
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) {
+        vec const bias = vec::load(t.column_bias + v * W);
+        MORTISE_UNROLL(16)
+        for (int i = 0; i < Rows; ++i) sum[i][v] += bias;
+      }
+    }
+    if (t.row_bias != nullptr) {
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        vec const bias{t.row_bias[i < t.rows ? i : t.rows - 1]};
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) sum[i][v] += bias;
+      }
+    }
+    if (t.relu) {
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = max(sum[i][v], vec{});
+      }
+    }
+    MORTISE_UNROLL(16)
+    for (int i = 0; i < Rows; ++i) {
+      T* const c = t.c + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.c_row;
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) sum[i][v].store(c + v * W);
+    }
+  }
+
+  template <int W>
+  MORTISE_INLINE static void store_transposed(tile_task<T> const& t, simd<T, W> (&sum)[Rows][Vectors]) {
+    using vec = simd<T, W>;
+    using narrow = simd<T, Rows>;
+    alignas(64) T flat[Vectors * W * Rows];
+    MORTISE_UNROLL(4)
+    for (int v = 0; v < Vectors; ++v) {
+      vec block[Rows];
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) block[i] = sum[i][v];
+      transpose_flat<T, W, Rows>(block);
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) block[i].store(flat + (v * Rows + i) * W);
+    }
+    narrow const bias = t.row_bias != nullptr ? narrow::load(t.row_bias) : narrow{};
+    T* c = t.c;
+    for (int j = 0; j < t.columns; ++j, c += t.c_row) {
+      narrow y = narrow::load(flat + j * Rows);
+      if (t.row_bias != nullptr) y += bias;
+      if (t.relu) y = max(y, narrow{});
+      y.store(c);
+    }
+  }
+};
+
+/// Copies into panels that a tile reads as q: to[k * width + j], k ascending, columns past the last repeat or are zero.
+template <class T>
+struct pack_task {
+  std::size_t k;
+  std::size_t columns;
+  T const* from;
+  std::size_t from_row;  // copied: from[k * from_row + j]; transposed: from[j * from_row + k]
+  T* to;
+  std::size_t width;     // a multiple of the vector width
+};
+
+template <class T>
+struct pack_copied {
+  template <int Bytes>
+  MORTISE_INLINE static void run(pack_task<T> const& t) {
+    constexpr std::size_t W = Bytes / sizeof(T);
+    std::size_t const whole = t.columns / W * W;
+    T const* from = t.from;
+    T* to = t.to;
+    for (std::size_t k = 0; k < t.k; ++k, from += t.from_row, to += t.width) {
+      std::size_t j = 0;
+      for (; j < whole; j += W) simd<T, static_cast<int>(W)>::load(from + j).store(to + j);
+      for (; j < t.columns; ++j) to[j] = from[j];
+      for (; j < t.width; ++j) to[j] = T{0};
+    }
+  }
+};
+
+template <class T>
+struct pack_transposed {
+  template <int Bytes>
+  MORTISE_INLINE static void run(pack_task<T> const& t) {
+    constexpr int W = Bytes / static_cast<int>(sizeof(T));
+    using vec = simd<T, W>;
+    for (std::size_t j = 0; j < t.width; j += W) {
+      T const* row[W];
+      for (std::size_t i = 0; i < W; ++i) row[i] = t.from + (j + i < t.columns ? j + i : t.columns - 1) * t.from_row;
+      T* to = t.to + j;
+      std::size_t k = 0;
+      for (; k + W <= t.k; k += W) {
+        vec block[W];
+        MORTISE_UNROLL(16)
+        for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + k);
+        transpose_flat<T, W, W>(block);
+        MORTISE_UNROLL(16)
+        for (int i = 0; i < W; ++i, to += t.width) block[i].store(to);
+      }
+      for (; k < t.k; ++k, to += t.width)
+        for (int i = 0; i < W; ++i) to[i] = row[i][k];
+    }
+  }
+};
+
+/// One row against many: c[j] = sum over k of x[k] rows[j * row + k]. Bound by reading `rows` once; lanes of partial sums, then a fixed tree.
+template <class T>
+struct dot_task {
+  std::size_t k;
+  std::size_t columns;
+  T const* x;
+  T const* rows;
+  std::size_t row;
+  T* c;
+  T const* bias;
+  bool relu;
+  bool accumulate;
+};
+
+template <class T>
+struct dot_kernel {
+  template <int Bytes>
+  MORTISE_INLINE static void run(dot_task<T> const& t) {
+    constexpr int W = Bytes / static_cast<int>(sizeof(T));
+    std::size_t j = 0;
+    for (; j + 8 <= t.columns; j += 8) some<W, 8>(t, j);
+    for (; j < t.columns; ++j) some<W, 1>(t, j);
+  }
+
+ private:
+  template <int W, int Count>
+  MORTISE_INLINE static void some(dot_task<T> const& t, std::size_t j) {
+    using vec = simd<T, W>;
+    vec sum[Count];
+    T const* const first = t.rows + j * t.row;
+    std::size_t k = 0;
+    for (; k + W <= t.k; k += W) {
+      vec const x = vec::load(t.x + k);
+      MORTISE_UNROLL(8)
+      for (int i = 0; i < Count; ++i) sum[i] = fma(vec::load(first + static_cast<std::size_t>(i) * t.row + k), x, sum[i]);
+    }
+    if (k < t.k) {
+      vec const x = vec::load_first(t.x + k, t.k - k);
+      MORTISE_UNROLL(8)
+      for (int i = 0; i < Count; ++i)
+        sum[i] = fma(vec::load_first(first + static_cast<std::size_t>(i) * t.row + k, t.k - k), x, sum[i]);
+    }
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < Count; ++i) {
+      T y = sum_lanes(sum[i]);
+      if (t.bias != nullptr) y += t.bias[j + static_cast<std::size_t>(i)];
+      if (t.relu) y = y > T{0} ? y : T{0};
+      T& c = t.c[j + static_cast<std::size_t>(i)];
+      c = t.accumulate ? c + y : y;
+    }
+  }
+};
+
+/// sums[j] = from[0][j] + from[1][j] + ..., in that order.
+template <class T>
+struct column_sum_task {
+  std::size_t rows, columns;
+  T const* from;
+  T* sums;
+};
+
+template <class T>
+struct column_sum_kernel {
+  template <int Bytes>
+  MORTISE_INLINE static void run(column_sum_task<T> const& t) {
+    constexpr int W = Bytes / static_cast<int>(sizeof(T));
+    std::size_t j = 0;
+    for (; j + 4 * W <= t.columns; j += 4 * W) some<simd<T, W>, 4, W>(t, j);
+    for (; j + W <= t.columns; j += W) some<simd<T, W>, 1, W>(t, j);
+    for (; j < t.columns; ++j) {
+      T sum = T{0};
+      for (std::size_t i = 0; i < t.rows; ++i) sum += t.from[i * t.columns + j];
+      t.sums[j] = sum;
+    }
+  }
+
+ private:
+  template <class V, int Count, int W>
+  MORTISE_INLINE static void some(column_sum_task<T> const& t, std::size_t j) {
+    V sum[Count];
+    for (std::size_t i = 0; i < t.rows; ++i) {
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Count; ++v) sum[v] += V::load(t.from + i * t.columns + j + static_cast<std::size_t>(v * W));
+    }
+    MORTISE_UNROLL(4)
+    for (int v = 0; v < Count; ++v) sum[v].store(t.sums + j + static_cast<std::size_t>(v * W));
+  }
+};
+
+/// The kernels of one instruction set, as a table, so that the loops around them are compiled once.
+template <class T>
+struct gemm_kernels {
+  using tile = void (*)(tile_task<T> const&);
+
+  std::size_t lanes;    // of a vector
+  std::size_t rows;     // of the tall tile
+  std::size_t vectors;  // of the widest tile
+  tile tall[3];         // `rows` rows, 1 to 3 vectors
+  tile low[3];          // 4 rows
+  void (*copied)(pack_task<T> const&);
+  void (*transposed)(pack_task<T> const&);
+  void (*dot)(dot_task<T> const&);
+  void (*column_sum)(column_sum_task<T> const&);
+};
+
+template <class T>
+inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
+#if defined(__x86_64__)
+  static constexpr gemm_kernels<T> avx512{
+      64 / sizeof(T), 8, 3,
+      {call_avx512<tile_kernel<T, 8, 1>, tile_task<T>>, call_avx512<tile_kernel<T, 8, 2>, tile_task<T>>, call_avx512<tile_kernel<T, 8, 3>, tile_task<T>>},
+      {call_avx512<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx512<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx512<tile_kernel<T, 4, 3>, tile_task<T>>},
+      call_avx512<pack_copied<T>, pack_task<T>>, call_avx512<pack_transposed<T>, pack_task<T>>,
+      call_avx512<dot_kernel<T>, dot_task<T>>, call_avx512<column_sum_kernel<T>, column_sum_task<T>>};
+  static constexpr gemm_kernels<T> avx2{
+      32 / sizeof(T), 4, 3,
+      {call_avx2<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 3>, tile_task<T>>},
+      {call_avx2<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 3>, tile_task<T>>},
+      call_avx2<pack_copied<T>, pack_task<T>>, call_avx2<pack_transposed<T>, pack_task<T>>,
+      call_avx2<dot_kernel<T>, dot_task<T>>, call_avx2<column_sum_kernel<T>, column_sum_task<T>>};
+#endif
+  static constexpr gemm_kernels<T> baseline{
+      16 / sizeof(T), 4, 2,
+      {call_baseline<tile_kernel<T, 4, 1>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>},
+      {call_baseline<tile_kernel<T, 4, 1>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>},
+      call_baseline<pack_copied<T>, pack_task<T>>, call_baseline<pack_transposed<T>, pack_task<T>>,
+      call_baseline<dot_kernel<T>, dot_task<T>>, call_baseline<column_sum_kernel<T>, column_sum_task<T>>};
+#if defined(__x86_64__)
+  switch (current_instruction_set()) {
+    case instruction_set::avx512: return avx512;
+    case instruction_set::avx2: return avx2;
+    default: break;
+  }
+#endif
+  return baseline;
+}
+
+}  // namespace mortise::detail
