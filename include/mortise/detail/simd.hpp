@@ -105,7 +105,14 @@ struct simd {
   typedef T reg __attribute__((vector_size(Width * sizeof(T))));
   typedef T memory __attribute__((vector_size(Width * sizeof(T)), aligned(sizeof(T)), may_alias));
   using integer = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
-  typedef integer mask __attribute__((vector_size(Width * sizeof(T))));
+  typedef integer bits __attribute__((vector_size(Width * sizeof(T))));
+  /// A truth value for each lane: all bits or none. A class, since returning bare vectors draws -Wpsabi wherever they are compared.
+  struct mask {
+    bits v;
+    MORTISE_INLINE friend mask operator&(mask const& a, mask const& b) { return {a.v & b.v}; }
+    MORTISE_INLINE friend mask operator|(mask const& a, mask const& b) { return {a.v | b.v}; }
+    MORTISE_INLINE friend mask operator!(mask const& a) { return {~a.v}; }
+  };
   static constexpr int width = Width;
   using value_type = T;
 
@@ -151,11 +158,11 @@ struct simd {
   MORTISE_INLINE simd& operator+=(simd const& b) { return *this = *this + b; }
   MORTISE_INLINE simd& operator*=(simd const& b) { return *this = *this * b; }
 
-  MORTISE_INLINE friend mask operator<(simd const& a, simd const& b) { return a.v < b.v; }
-  MORTISE_INLINE friend mask operator>(simd const& a, simd const& b) { return a.v > b.v; }
-  MORTISE_INLINE friend mask operator<=(simd const& a, simd const& b) { return a.v <= b.v; }
-  MORTISE_INLINE friend mask operator>=(simd const& a, simd const& b) { return a.v >= b.v; }
-  MORTISE_INLINE friend mask operator==(simd const& a, simd const& b) { return a.v == b.v; }
+  MORTISE_INLINE friend mask operator<(simd const& a, simd const& b) { return {a.v < b.v}; }
+  MORTISE_INLINE friend mask operator>(simd const& a, simd const& b) { return {a.v > b.v}; }
+  MORTISE_INLINE friend mask operator<=(simd const& a, simd const& b) { return {a.v <= b.v}; }
+  MORTISE_INLINE friend mask operator>=(simd const& a, simd const& b) { return {a.v >= b.v}; }
+  MORTISE_INLINE friend mask operator==(simd const& a, simd const& b) { return {a.v == b.v}; }
 };
 
 // The same vocabulary on scalars, so that one generic body serves vectors, tails and CUDA threads.
@@ -171,7 +178,7 @@ MORTISE_INLINE simd<T, W> fma(simd<T, W> const& a, simd<T, W> const& b, simd<T, 
 /// Lane by lane `m ? a : b`.
 template <class T, int W>
 MORTISE_INLINE simd<T, W> select(typename simd<T, W>::mask const& m, simd<T, W> const& a, simd<T, W> const& b) {
-  return simd<T, W>{m ? a.v : b.v};
+  return simd<T, W>{m.v ? a.v : b.v};
 }
 template <class T, int W>
 MORTISE_INLINE simd<T, W> max(simd<T, W> const& a, simd<T, W> const& b) {
