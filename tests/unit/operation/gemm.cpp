@@ -132,7 +132,7 @@ TEST_CASE_TEMPLATE("a row's result does not depend on the batch around it", T, f
   mt::host const device{1};
   mt::linear_forward(device, most, n, k, x.data(), w.data(), bias.data(), all.data());
   mt::linear_backward_input(device, most, n, k, dy.data(), w.data(), all_dx.data());
-  for (std::size_t m : {2, 3, 5, 8, 16, 17, 64, 129}) {
+  for (std::size_t const m : {2u, 3u, 5u, 8u, 16u, 17u, 64u, 129u}) {
     std::vector<T> y(m * n), dx(m * k);
     std::size_t const from = most - m;
     mt::linear_forward(device, m, n, k, x.data() + from * k, w.data(), bias.data(), y.data());
