@@ -75,10 +75,10 @@ MORTISE_INLINE MORTISE_HD double max(double a, double b) { return a > b ? a : b;
 MORTISE_INLINE MORTISE_HD float min(float a, float b) { return a < b ? a : b; }
 MORTISE_INLINE MORTISE_HD double min(double a, double b) { return a < b ? a : b; }
 
-MORTISE_INLINE MORTISE_HD std::int32_t to_bits(float const& x) { return __builtin_bit_cast(std::int32_t, x); }
-MORTISE_INLINE MORTISE_HD std::int64_t to_bits(double const& x) { return __builtin_bit_cast(std::int64_t, x); }
-MORTISE_INLINE MORTISE_HD float from_bits(std::int32_t const& b, float) { return __builtin_bit_cast(float, b); }
-MORTISE_INLINE MORTISE_HD double from_bits(std::int64_t const& b, double) { return __builtin_bit_cast(double, b); }
+MORTISE_INLINE MORTISE_HD std::int32_t to_bits(float x) { return __builtin_bit_cast(std::int32_t, x); }
+MORTISE_INLINE MORTISE_HD std::int64_t to_bits(double x) { return __builtin_bit_cast(std::int64_t, x); }
+MORTISE_INLINE MORTISE_HD float from_bits(std::int32_t b, float) { return __builtin_bit_cast(float, b); }
+MORTISE_INLINE MORTISE_HD double from_bits(std::int64_t b, double) { return __builtin_bit_cast(double, b); }
 template <class T, int W>
 MORTISE_INLINE simd_integers<T, W> to_bits(simd<T, W> const& x) {
   return simd_integers<T, W>{(typename simd<T, W>::bits)x.v};
@@ -107,6 +107,10 @@ struct float_layout<float> {
   static constexpr float subnormal_scale = 0x1p25f;
   static constexpr float subnormal_exponent = 25.0f;
   static constexpr float erf_highest = 4.1f;
+  static constexpr float infinity = std::numeric_limits<float>::infinity();
+  static constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  static constexpr float smallest_normal = std::numeric_limits<float>::min();
+  static constexpr float epsilon = std::numeric_limits<float>::epsilon();
 };
 template <>
 struct float_layout<double> {
@@ -124,6 +128,10 @@ struct float_layout<double> {
   static constexpr double subnormal_scale = 0x1p54;
   static constexpr double subnormal_exponent = 54.0;
   static constexpr double erf_highest = 6.1;
+  static constexpr double infinity = std::numeric_limits<double>::infinity();
+  static constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  static constexpr double smallest_normal = std::numeric_limits<double>::min();
+  static constexpr double epsilon = std::numeric_limits<double>::epsilon();
 };
 template <class V>
 using layout_of = float_layout<value_of<V>>;
@@ -143,13 +151,15 @@ MORTISE_INLINE MORTISE_HD V clamp(V const& x, value_of<V> low, value_of<V> high)
   return min(V(high), max(V(low), x));
 }
 
+template <std::size_t Last, class V, std::size_t N>
+MORTISE_INLINE MORTISE_HD V horner(V const& x, value_of<V> const (&c)[N]) {
+  if constexpr (Last == 0) return V(c[0]);
+  else return fma(horner<Last - 1>(x, c), x, V(c[Last]));
+}
 /// c[0] x^n + c[1] x^(n-1) + ... + c[n].
 template <class V, std::size_t N>
 MORTISE_INLINE MORTISE_HD V polynomial(V const& x, value_of<V> const (&c)[N]) {
-  V r = V(c[0]);
-#pragma GCC unroll 32
-  for (std::size_t i = 1; i < N; ++i) r = fma(r, x, V(c[i]));
-  return r;
+  return horner<N - 1>(x, c);
 }
 
 /// exp(x) = 2^k (1 + fraction), |fraction| < 0.42.
@@ -258,16 +268,16 @@ MORTISE_INLINE MORTISE_HD void split_log(V const& x, V& m, V& k) {
 template <class V>
 MORTISE_INLINE MORTISE_HD V log_limits(V const& x, V const& result) {
   using T = value_of<V>;
-  constexpr T infinity = std::numeric_limits<T>::infinity();
-  V const outside = select(x == V(T(0)), V(-infinity), V(std::numeric_limits<T>::quiet_NaN()));
-  return select(x > V(T(0)), select(x < V(infinity), result, x), outside);
+  using L = layout_of<V>;
+  V const outside = select(x == V(T(0)), V(-L::infinity), V(L::nan));
+  return select(x > V(T(0)), select(x < V(L::infinity), result, x), outside);
 }
 
 template <class V>
 MORTISE_INLINE MORTISE_HD V log(V const& x) {
   using L = layout_of<V>;
   using T = value_of<V>;
-  auto const subnormal = x < V(std::numeric_limits<T>::min());
+  auto const subnormal = x < V(L::smallest_normal);
   V m;
   V k;
   split_log(select(subnormal, x * V(L::subnormal_scale), x), m, k);
@@ -287,7 +297,7 @@ MORTISE_INLINE MORTISE_HD V log1p(V const& x) {
   // What the rounding of 1 + x lost, relative to u.
   V const lost = select(x < one, x - (u - one), one - (u - x));
   V const result = log_limits(u, log_parts(m, k, lost / u));
-  return select(abs(x) < V(std::numeric_limits<T>::epsilon() / 4), x, result);
+  return select(abs(x) < V(layout_of<V>::epsilon / 4), x, result);
 }
 
 template <class V>
@@ -374,30 +384,30 @@ MORTISE_INLINE MORTISE_HD V sqrt_normal(V const& x) {
 template <class V>
 MORTISE_INLINE MORTISE_HD V sqrt(V const& x) {
   using T = value_of<V>;
-  constexpr T infinity = std::numeric_limits<T>::infinity();
+  using L = layout_of<V>;
   // Subnormals go up by an even power of two and come back by its root; 2^26 and 2^54.
   constexpr T up = sizeof(T) == 4 ? T(0x1p26) : T(0x1p54);
   constexpr T down = sizeof(T) == 4 ? T(0x1p-13) : T(0x1p-27);
-  auto const subnormal = x < V(std::numeric_limits<T>::min());
+  auto const subnormal = x < V(L::smallest_normal);
   V const s = sqrt_normal(select(subnormal, x * V(up), x));
   V const result = select(subnormal, s * V(down), s);
   // 0, -0, infinity and NaN are their own roots
-  V const outside = select(x < V(T(0)), V(std::numeric_limits<T>::quiet_NaN()), x);
-  return select(x > V(T(0)), select(x < V(infinity), result, x), outside);
+  V const outside = select(x < V(T(0)), V(L::nan), x);
+  return select(x > V(T(0)), select(x < V(L::infinity), result, x), outside);
 }
 
 /// 1/sqrt(x)
 template <class V>
 MORTISE_INLINE MORTISE_HD V rsqrt(V const& x) {
   using T = value_of<V>;
-  constexpr T infinity = std::numeric_limits<T>::infinity();
+  using L = layout_of<V>;
   constexpr T up = sizeof(T) == 4 ? T(0x1p26) : T(0x1p54);
   constexpr T down = sizeof(T) == 4 ? T(0x1p13) : T(0x1p27);
-  auto const subnormal = x < V(std::numeric_limits<T>::min());
+  auto const subnormal = x < V(L::smallest_normal);
   V const y = rsqrt_normal(select(subnormal, x * V(up), x));
   V const result = select(subnormal, y * V(down), y);
-  V const outside = select(x == V(T(0)), V(infinity), V(std::numeric_limits<T>::quiet_NaN()));
-  return select(x > V(T(0)), select(x < V(infinity), result, select(x == V(infinity), V(T(0)), x)), outside);
+  V const outside = select(x == V(T(0)), V(L::infinity), V(L::nan));
+  return select(x > V(T(0)), select(x < V(L::infinity), result, select(x == V(L::infinity), V(T(0)), x)), outside);
 }
 
 }  // namespace mortise::detail
