@@ -68,6 +68,7 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
       t.p_step = g.a_step;
       t.accumulate = g.accumulate || !first;
       t.relu = g.relu && last;
+      t.finish = last && (g.relu || g.column_bias != nullptr || g.row_bias != nullptr);
       if (g.b_column != 1) {
         kernels.transposed({depth, wanted, b, g.b_column, panel, width});
         t.q = panel;
@@ -93,9 +94,9 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         std::size_t const height = low ? 4 : kernels.rows;
         std::size_t const tall = rows.end - i < height ? rows.end - i : height;
         t.p = g.a + i * g.a_row + done * g.a_step;
-        t.rows = static_cast<int>(tall);
+        t.rows = tall;
         if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
-        auto const run = (low ? kernels.low : kernels.tall)[vectors - 1];
+        auto const run = kernels.tiles[0][low][vectors - 1];
         T* const c = g.c + i * g.c_row + j;
         if (!narrow) {
           t.c = c;
@@ -148,9 +149,8 @@ void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, ran
       t.p = g.b + j * g.b_column;
       t.p_row = g.b_column;
       t.p_step = g.b_step;
-      t.rows = static_cast<int>(tall);
+      t.rows = tall;
       t.relu = g.relu;
-      t.transposed = true;
       alignas(64) T bounce_bias[8];
       if (g.column_bias != nullptr) {
         t.row_bias = g.column_bias + j;
@@ -166,8 +166,8 @@ void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, ran
         std::size_t const wanted = chunk - i < width ? chunk - i : width;
         t.q = panel + i * g.k;
         t.q_step = width;
-        t.columns = static_cast<int>(wanted);
-        auto const run = (low ? kernels.low : kernels.tall)[v.end - v.begin - 1];
+        t.columns = wanted;
+        auto const run = kernels.tiles[1][low][v.end - v.begin - 1];
         T* const c = g.c + (rows.begin + i) * g.c_row + j;
         if (tall == height) {
           t.c = c;

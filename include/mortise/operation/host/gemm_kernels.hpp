@@ -12,23 +12,22 @@
 
 namespace mortise::detail {
 
+template <std::size_t W, class Reg, std::size_t... I>
+MORTISE_INLINE void zip_lanes(Reg const& a, Reg const& b, Reg& low, Reg& high, std::index_sequence<I...>) {
+  low = __builtin_shufflevector(a, b, (I % 2 == 0 ? I / 2 : W + I / 2)...);
+  high = __builtin_shufflevector(a, b, (I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...);
+}
+
 /// The transpose of `Rows` vectors, flattened: afterwards they hold lane 0 of every row, then lane 1 of every row, ...
 /// Rows is a power of two; log2(Rows) rounds of a perfect shuffle.
 template <class T, int W, int Rows>
-MORTISE_INLINE void transpose_flat(simd<T, W> (&row)[Rows]) {
-  using reg = typename simd<T, W>::reg;
-  auto const zip = []<std::size_t... I>(reg const& a, reg const& b, reg& low, reg& high, std::index_sequence<I...>) MORTISE_LAMBDA_INLINE {
-    reg const l = __builtin_shufflevector(a, b, (I % 2 == 0 ? I / 2 : W + I / 2)...);
-    reg const h = __builtin_shufflevector(a, b, (I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...);
-    low = l;
-    high = h;
-  };
+MORTISE_INLINE void transpose_flat(typename simd<T, W>::reg (&row)[Rows]) {
   MORTISE_UNROLL(8)
   for (int step = 1; step < Rows; step *= 2) {
-    simd<T, W> next[Rows];
+    typename simd<T, W>::reg next[Rows];
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows / 2; ++i)
-      zip(row[i].v, row[i + Rows / 2].v, next[2 * i].v, next[2 * i + 1].v, std::make_index_sequence<W>{});
+      zip_lanes<W>(row[i], row[i + Rows / 2], next[2 * i], next[2 * i + 1], std::make_index_sequence<W>{});
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows; ++i) row[i] = next[i];
   }
@@ -46,29 +45,41 @@ struct tile_task {
   std::size_t c_row;
   T const* column_bias;   // along j, full width, or null
   T const* row_bias;      // along i, or null
-  int rows;               // direct: 1 to Rows, others repeat the last one; transposed: Rows
-  int columns;            // transposed: columns to store; direct: all are stored
+  std::size_t rows;       // 1 to Rows, others repeat the last one (and, transposed, are stored)
+  std::size_t columns;    // transposed: columns to store; direct: all are stored
   bool accumulate;        // the chains start from c; direct only
+  bool finish;            // direct: whether there is a bias or relu
   bool relu;
-  bool transposed;
 };
 
-template <class T, int Rows, int Vectors>
+template <class T, int Rows, int Vectors, bool Transposed>
 struct tile_kernel {
+  // Raw registers: the compiler turns an array of them into registers, but not an array of objects with a constructor.
+  template <int W>
+  using sums = typename simd<T, W>::reg[Rows][Vectors];
+
   template <int Bytes>
   MORTISE_INLINE static void run(tile_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     using vec = simd<T, W>;
-    vec sum[Rows][Vectors];
+    sums<W> sum;
+    std::size_t const last = t.rows - 1, p_row = t.p_row;
     T const* p[Rows];
     MORTISE_UNROLL(16)
-    for (int i = 0; i < Rows; ++i) p[i] = t.p + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.p_row;
-    if (t.accumulate) {
+    for (std::size_t i = 0; i < Rows; ++i) p[i] = t.p + (i < last ? i : last) * p_row;
+    if (!Transposed && t.accumulate) {
+      T const* const c = t.c;
+      std::size_t const c_row = t.c_row;
+      MORTISE_UNROLL(16)
+      for (std::size_t i = 0; i < Rows; ++i) {
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + (i < last ? i : last) * c_row + v * W).v;
+      }
+    } else {
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
-        T const* const c = t.c + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.c_row;
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + v * W);
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{}.v;
       }
     }
     T const* q = t.q;
@@ -82,67 +93,60 @@ struct tile_kernel {
       for (int i = 0; i < Rows; ++i) {
         vec const a{p[i][at]};
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, b[v], sum[i][v]);
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, b[v], vec{sum[i][v]}).v;
       }
       q += q_step;
       at += p_step;
     }
-    if (t.transposed) store_transposed<W>(t, sum);
+    if constexpr (Transposed) store_transposed<W>(t, sum);
     else store_direct<W>(t, sum);
   }
 
  private:
   template <int W>
-  MORTISE_INLINE static void store_direct(tile_task<T> const& t, simd<T, W> (&sum)[Rows][Vectors]) {
+  MORTISE_INLINE static void store_direct(tile_task<T> const& t, sums<W>& sum) {
     using vec = simd<T, W>;
-    if (t.column_bias != nullptr) {
-      MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) {
-        vec const bias = vec::load(t.column_bias + v * W);
-        MORTISE_UNROLL(16)
-        for (int i = 0; i < Rows; ++i) sum[i][v] += bias;
-      }
-    }
-    if (t.row_bias != nullptr) {
+    std::size_t const last = t.rows - 1, c_row = t.c_row;
+    T* const c = t.c;
+    if (t.finish) {
       MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
-        vec const bias{t.row_bias[i < t.rows ? i : t.rows - 1]};
+      for (std::size_t i = 0; i < Rows; ++i) {
+        vec const row_bias{t.row_bias != nullptr ? t.row_bias[i < last ? i : last] : T{0}};
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] += bias;
+        for (int v = 0; v < Vectors; ++v) {
+          vec y{sum[i][v]};
+          if (t.column_bias != nullptr) y += vec::load(t.column_bias + v * W);
+          if (t.row_bias != nullptr) y += row_bias;
+          if (t.relu) y = max(y, vec{});
+          y.store(c + (i < last ? i : last) * c_row + v * W);
+        }
       }
-    }
-    if (t.relu) {
+    } else {
       MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
+      for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = max(sum[i][v], vec{});
+        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(c + (i < last ? i : last) * c_row + v * W);
       }
-    }
-    MORTISE_UNROLL(16)
-    for (int i = 0; i < Rows; ++i) {
-      T* const c = t.c + static_cast<std::size_t>(i < t.rows ? i : t.rows - 1) * t.c_row;
-      MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) sum[i][v].store(c + v * W);
     }
   }
 
   template <int W>
-  MORTISE_INLINE static void store_transposed(tile_task<T> const& t, simd<T, W> (&sum)[Rows][Vectors]) {
+  MORTISE_INLINE static void store_transposed(tile_task<T> const& t, sums<W>& sum) {
     using vec = simd<T, W>;
     using narrow = simd<T, Rows>;
     alignas(64) T flat[Vectors * W * Rows];
     MORTISE_UNROLL(4)
     for (int v = 0; v < Vectors; ++v) {
-      vec block[Rows];
+      typename vec::reg block[Rows];
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) block[i] = sum[i][v];
       transpose_flat<T, W, Rows>(block);
       MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) block[i].store(flat + (v * Rows + i) * W);
+      for (int i = 0; i < Rows; ++i) vec{block[i]}.store(flat + (v * Rows + i) * W);
     }
     narrow const bias = t.row_bias != nullptr ? narrow::load(t.row_bias) : narrow{};
     T* c = t.c;
-    for (int j = 0; j < t.columns; ++j, c += t.c_row) {
+    for (std::size_t j = 0; j < t.columns; ++j, c += t.c_row) {
       narrow y = narrow::load(flat + j * Rows);
       if (t.row_bias != nullptr) y += bias;
       if (t.relu) y = max(y, narrow{});
@@ -185,20 +189,21 @@ struct pack_transposed {
   MORTISE_INLINE static void run(pack_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     using vec = simd<T, W>;
-    for (std::size_t j = 0; j < t.width; j += W) {
+    std::size_t const width = t.width;
+    for (std::size_t j = 0; j < width; j += W) {
       T const* row[W];
       for (std::size_t i = 0; i < W; ++i) row[i] = t.from + (j + i < t.columns ? j + i : t.columns - 1) * t.from_row;
       T* to = t.to + j;
       std::size_t k = 0;
       for (; k + W <= t.k; k += W) {
-        vec block[W];
+        typename vec::reg block[W];
         MORTISE_UNROLL(16)
-        for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + k);
+        for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + k).v;
         transpose_flat<T, W, W>(block);
         MORTISE_UNROLL(16)
-        for (int i = 0; i < W; ++i, to += t.width) block[i].store(to);
+        for (int i = 0; i < W; ++i, to += width) vec{block[i]}.store(to);
       }
-      for (; k < t.k; ++k, to += t.width)
+      for (; k < t.k; ++k, to += width)
         for (int i = 0; i < W; ++i) to[i] = row[i][k];
     }
   }
@@ -301,36 +306,30 @@ struct gemm_kernels {
   std::size_t lanes;    // of a vector
   std::size_t rows;     // of the tall tile
   std::size_t vectors;  // of the widest tile
-  tile tall[3];         // `rows` rows, 1 to 3 vectors
-  tile low[3];          // 4 rows
+  tile tiles[2][2][3];  // direct, transposed; `rows` rows, 4 rows; 1 to 3 vectors
   void (*copied)(pack_task<T> const&);
   void (*transposed)(pack_task<T> const&);
   void (*dot)(dot_task<T> const&);
   void (*column_sum)(column_sum_task<T> const&);
 };
 
+#define MORTISE_GEMM_TILES(call, rows, transposed, most)                                                       \
+  {call<tile_kernel<T, rows, 1, transposed>, tile_task<T>>, call<tile_kernel<T, rows, 2, transposed>, tile_task<T>>, \
+   call<tile_kernel<T, rows, most, transposed>, tile_task<T>>}
+#define MORTISE_GEMM_KERNELS(call, bytes, rows, most)                                                         \
+  {bytes / sizeof(T), rows, most,                                                                             \
+   {{MORTISE_GEMM_TILES(call, rows, false, most), MORTISE_GEMM_TILES(call, 4, false, most)},                   \
+    {MORTISE_GEMM_TILES(call, rows, true, most), MORTISE_GEMM_TILES(call, 4, true, most)}},                    \
+   call<pack_copied<T>, pack_task<T>>, call<pack_transposed<T>, pack_task<T>>,                                \
+   call<dot_kernel<T>, dot_task<T>>, call<column_sum_kernel<T>, column_sum_task<T>>}
+
 template <class T>
 inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
 #if defined(__x86_64__)
-  static constexpr gemm_kernels<T> avx512{
-      64 / sizeof(T), 8, 3,
-      {call_avx512<tile_kernel<T, 8, 1>, tile_task<T>>, call_avx512<tile_kernel<T, 8, 2>, tile_task<T>>, call_avx512<tile_kernel<T, 8, 3>, tile_task<T>>},
-      {call_avx512<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx512<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx512<tile_kernel<T, 4, 3>, tile_task<T>>},
-      call_avx512<pack_copied<T>, pack_task<T>>, call_avx512<pack_transposed<T>, pack_task<T>>,
-      call_avx512<dot_kernel<T>, dot_task<T>>, call_avx512<column_sum_kernel<T>, column_sum_task<T>>};
-  static constexpr gemm_kernels<T> avx2{
-      32 / sizeof(T), 4, 3,
-      {call_avx2<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 3>, tile_task<T>>},
-      {call_avx2<tile_kernel<T, 4, 1>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 2>, tile_task<T>>, call_avx2<tile_kernel<T, 4, 3>, tile_task<T>>},
-      call_avx2<pack_copied<T>, pack_task<T>>, call_avx2<pack_transposed<T>, pack_task<T>>,
-      call_avx2<dot_kernel<T>, dot_task<T>>, call_avx2<column_sum_kernel<T>, column_sum_task<T>>};
+  static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 3);
+  static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 3);
 #endif
-  static constexpr gemm_kernels<T> baseline{
-      16 / sizeof(T), 4, 2,
-      {call_baseline<tile_kernel<T, 4, 1>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>},
-      {call_baseline<tile_kernel<T, 4, 1>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>, call_baseline<tile_kernel<T, 4, 2>, tile_task<T>>},
-      call_baseline<pack_copied<T>, pack_task<T>>, call_baseline<pack_transposed<T>, pack_task<T>>,
-      call_baseline<dot_kernel<T>, dot_task<T>>, call_baseline<column_sum_kernel<T>, column_sum_task<T>>};
+  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 2);
 #if defined(__x86_64__)
   switch (current_instruction_set()) {
     case instruction_set::avx512: return avx512;
@@ -340,5 +339,8 @@ inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
 #endif
   return baseline;
 }
+
+#undef MORTISE_GEMM_KERNELS
+#undef MORTISE_GEMM_TILES
 
 }  // namespace mortise::detail
