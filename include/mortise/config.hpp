@@ -35,7 +35,7 @@
 
 /// Kernels are generic functions over a vector width, inlined into one function per instruction set (detail/simd.hpp);
 /// an inlining that is only a hint would leave them compiled for the baseline.
-#define MORTISE_INLINE [[gnu::always_inline]] inline
+#define MORTISE_INLINE inline __attribute__((always_inline))
 
 /// Cold paths (errors, growth of an arena) stay out of the hot code.
-#define MORTISE_COLD [[gnu::noinline, gnu::cold]]
+#define MORTISE_COLD __attribute__((noinline, cold))

@@ -88,10 +88,13 @@ template <shape S, std::size_t... I>
 struct extents_of_value<S, std::integer_sequence<std::size_t, I...>> {
   using type = extents<S.axes[I]...>;
 };
+// A class of its own, not part of the alias below: g++ 12 crashes on `S.rank` of a dependent S there.
+template <shape S>
+struct extents_of_shape : extents_of_value<S, std::make_index_sequence<S.rank>> {};
 }  // namespace detail
 
 /// The type of a shape value: `extents_for<shape{2, 3}>` is `extents<2, 3>`.
 template <shape S>
-using extents_for = typename detail::extents_of_value<S, std::make_index_sequence<S.rank>>::type;
+using extents_for = typename detail::extents_of_shape<S>::type;
 
 }  // namespace mortise

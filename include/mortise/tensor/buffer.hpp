@@ -1,0 +1,56 @@
+// Memory that a device owns: one allocation, one role.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <mortise/config.hpp>
+
+namespace mortise {
+
+/// `size` elements of T in the memory of `Device`, freed with it. Copies copy the elements. Elements are zero at first.
+///
+/// Allocates in constructors and in `reset` only; throws what the device's allocate throws, and has then changed nothing.
+template <class T, class Device>
+class buffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  buffer() = default;
+  buffer(Device const& device, std::size_t size) : device_{device}, size_{size} {
+    if (size_ != 0) {
+      data_ = static_cast<T*>(device_.allocate(size_ * sizeof(T)));
+      device_.fill_zero(data_, size_ * sizeof(T));
+    }
+  }
+  buffer(buffer const& other) : buffer{other.device_, other.size_} {
+    if (size_ != 0) device_.copy(data_, other.data_, size_ * sizeof(T));
+  }
+  buffer(buffer&& other) noexcept : device_{other.device_}, data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)} {}
+  buffer& operator=(buffer other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~buffer() {
+    if (data_ != nullptr) device_.deallocate(data_, size_ * sizeof(T));
+  }
+
+  void swap(buffer& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+
+  T* data() const { return data_; }
+  std::size_t size() const { return size_; }
+  std::size_t bytes() const { return size_ * sizeof(T); }
+  Device const& device() const { return device_; }
+
+ private:
+  Device device_{};
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace mortise
