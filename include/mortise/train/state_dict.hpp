@@ -1,0 +1,136 @@
+// A model as PyTorch's state_dict: names and tensors, in order.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <mortise/archive/save.hpp>
+#include <mortise/device/host.hpp>
+#include <mortise/module/plan.hpp>
+#include <mortise/train/tensor_load.hpp>
+
+namespace mortise {
+
+/// Anything whose state is parameters and buffers in flat arrays: a model, or several replicas of one.
+template <class M>
+concept Stateful = requires(M& m) {
+  M::state_table;
+  m.parameters();
+  m.buffers();
+  m.counters();
+  m.device();
+};
+
+namespace detail {
+
+inline std::vector<std::size_t> to_vector(shape const& s) { return {s.begin(), s.end()}; }
+
+/// Host memory with the elements of a device array: the array itself on the host, a copy (kept alive by `owner`) elsewhere.
+template <class D, class T>
+std::byte const* on_host(D const& device, T const* data, std::size_t count, std::shared_ptr<void const>& owner) {
+  if constexpr (std::is_same_v<typename D::space, host_space>) {
+    return reinterpret_cast<std::byte const*>(data);
+  } else {
+    auto copy = std::make_shared<std::vector<T>>(count);
+    device.synchronize();
+    device.copy(copy->data(), data, count * sizeof(T));
+    device.synchronize();
+    auto const* bytes = reinterpret_cast<std::byte const*>(copy->data());
+    owner = std::move(copy);
+    return bytes;
+  }
+}
+
+/// Where every entry of a model's state lies.
+template <Stateful M>
+std::vector<tensor_target> targets_of(M& m) {
+  using T = typename M::element;
+  std::vector<tensor_target> targets;
+  targets.reserve(M::state_table.size());
+  for (auto const& s : M::state_table) {
+    void* to = nullptr;
+    switch (s.what) {
+      case state_entry::kind::parameter: to = m.parameters().data() + s.offset; break;
+      case state_entry::kind::buffer: to = m.buffers().data() + s.offset; break;
+      case state_entry::kind::counter: to = m.counters().data() + s.offset; break;
+    }
+    targets.push_back({std::string{s.name}, s.what == state_entry::kind::counter ? element_type::i64 : element_type_of<T>, s.extents, to});
+  }
+  return targets;
+}
+
+}  // namespace detail
+
+/// The model's parameters and buffers under PyTorch's names. Borrows the model's memory on the host.
+template <Stateful M>
+archive_value state_dict(M const& m) {
+  using T = typename M::element;
+  std::shared_ptr<void const> parameter_owner, buffer_owner, counter_owner;
+  auto const* const parameters = detail::on_host(m.device(), m.parameters().data(), m.parameters().size(), parameter_owner);
+  auto const* const buffers = detail::on_host(m.device(), m.buffers().data(), m.buffers().size(), buffer_owner);
+  auto const* const counters = detail::on_host(m.device(), m.counters().data(), m.counters().size(), counter_owner);
+  archive_value dict = archive_value::dict();
+  for (auto const& s : M::state_table) {
+    tensor_ref t;
+    t.shape = detail::to_vector(s.extents);
+    switch (s.what) {
+      case state_entry::kind::parameter: t.data = parameters + s.offset * sizeof(T); t.owner = parameter_owner; break;
+      case state_entry::kind::buffer: t.data = buffers + s.offset * sizeof(T); t.owner = buffer_owner; break;
+      case state_entry::kind::counter: t.data = counters + s.offset * sizeof(std::int64_t); t.owner = counter_owner; break;
+    }
+    t.type = s.what == state_entry::kind::counter ? element_type::i64 : element_type_of<T>;
+    dict.append(std::string{s.name}, std::move(t));
+  }
+  return dict;
+}
+
+/// Saves parameters and buffers as a state_dict: format by extension. Atomic and durable; io_error leaves the old file.
+template <Stateful M>
+void save(std::string const& path, M const& m, save_options const& options = {}) {
+  save_archive(path, state_dict(m), options);
+}
+/// The same in a named format: mt::save<mt::safetensors>("weights.bin", net).
+template <class Format, Stateful M>
+void save(std::string const& path, M const& m, save_options const& options = {}) {
+  save_archive<Format>(path, state_dict(m), options);
+}
+
+/// Loads parameters and buffers from a state_dict or from the model part of a checkpoint, from any format that can be read, converting
+/// float types to the model's. Throws archive_error, io_error or load_error, and has then changed nothing.
+template <Stateful M>
+load_report load(archive_reader const& in, M& m, load_options const& options = {}) {
+  detail::load_plan plan{in, options};
+  plan.match(detail::find_model_dict(in.tree()), detail::targets_of(m), "", options);
+  plan.check_and_stage();
+  plan.commit(m.device());
+  return plan.report;
+}
+template <Stateful M>
+load_report load(std::string const& path, M& m, load_options const& options = {}) {
+  return load(open_archive(path), m, options);
+}
+
+/// FNV-1a (64 bits) over the bytes of all parameters in the order of the state_dict, as 16 hexadecimal digits: equal runs, equal digests.
+template <Stateful M>
+std::string parameters_digest(M const& m) {
+  using T = typename M::element;
+  std::shared_ptr<void const> owner;
+  auto const* const bytes = detail::on_host(m.device(), m.parameters().data(), m.parameters().size(), owner);
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  for (auto const& s : M::state_table) {
+    if (s.what != state_entry::kind::parameter) continue;
+    for (std::size_t i = s.offset * sizeof(T); i < (s.offset + s.size) * sizeof(T); ++i) {
+      hash ^= static_cast<std::uint64_t>(bytes[i]);
+      hash *= 0x100000001b3u;
+    }
+  }
+  std::string text(16, '0');
+  for (std::size_t i = 0; i < 16; ++i) text[15 - i] = "0123456789abcdef"[(hash >> (4 * i)) & 15u];
+  return text;
+}
+
+}  // namespace mortise

@@ -1,0 +1,19 @@
+// One training step: forward, loss, backward, update.
+#pragma once
+
+#include <utility>
+
+namespace mortise {
+
+/// net.forward(batch.x), net.backward(loss, batch.y), optimizer.step(): the same bits in one call. Returns the loss, deferred: only its
+/// conversion to a number waits for a device. Allocates nothing after the first call with the largest batch.
+template <class Model, class Loss, class Optimizer, class Batch>
+auto train_step(Model& net, Loss const& loss, Optimizer& optimizer, Batch const& batch) {
+  if (!net.training()) net.train();
+  net.forward(batch.x);
+  auto value = net.backward(loss, batch.y);
+  optimizer.step();
+  return value;
+}
+
+}  // namespace mortise
