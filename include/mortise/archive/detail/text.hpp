@@ -1,0 +1,84 @@
+// Text that came out of a file and goes into a message: bounded and printable. UTF-8 checks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace mortise::detail {
+
+/// In quotes, control characters and bytes outside ASCII as \xNN, cut after `limit` bytes.
+inline std::string quoted(std::string_view text, std::size_t limit = 80) {
+  constexpr char hex[] = "0123456789abcdef";
+  std::string out = "\"";
+  for (char c : text.substr(0, limit)) {
+    auto const u = static_cast<unsigned char>(c);
+    if (u < 0x20 || u >= 0x7f) {
+      out += "\\x";
+      out += hex[u >> 4];
+      out += hex[u & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out + (text.size() > limit ? "...\"" : "\"");
+}
+
+/// Length of the UTF-8 sequence at text[i], or 0: stray or overlong bytes, surrogates, beyond U+10FFFF (Unicode 15, table 3-7).
+inline std::size_t utf8_length(std::string_view text, std::size_t i) {
+  auto const at = [text](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
+  auto const tail = [at](std::size_t k) { return (at(k) & 0xc0u) == 0x80u; };
+  unsigned const a = at(i);
+  unsigned const b = at(i + 1);
+  if (a < 0x80) return 1;
+  if (a < 0xc2) return 0;
+  if (a < 0xe0) return tail(i + 1) ? 2 : 0;
+  if (a < 0xf0) {
+    if (!tail(i + 1) || !tail(i + 2) || (a == 0xe0 && b < 0xa0) || (a == 0xed && b > 0x9f)) return 0;
+    return 3;
+  }
+  if (a < 0xf5) {
+    if (!tail(i + 1) || !tail(i + 2) || !tail(i + 3) || (a == 0xf0 && b < 0x90) || (a == 0xf4 && b > 0x8f)) return 0;
+    return 4;
+  }
+  return 0;
+}
+
+/// Position of the first byte that is no UTF-8, or npos.
+inline std::size_t find_invalid_utf8(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    std::size_t const n = utf8_length(text, i);
+    if (n == 0) return i;
+    i += n;
+  }
+  return std::string_view::npos;
+}
+
+inline void append_utf8(std::string& out, std::uint32_t code) {
+  auto const put = [&out](std::uint32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xc0 | (code >> 6));
+    put(0x80 | (code & 63));
+  } else if (code < 0x10000) {
+    put(0xe0 | (code >> 12));
+    put(0x80 | ((code >> 6) & 63));
+    put(0x80 | (code & 63));
+  } else {
+    put(0xf0 | (code >> 18));
+    put(0x80 | ((code >> 12) & 63));
+    put(0x80 | ((code >> 6) & 63));
+    put(0x80 | (code & 63));
+  }
+}
+
+/// a * b, or false when it does not fit.
+inline bool checked_multiply(std::uint64_t a, std::uint64_t b, std::uint64_t& product) {
+  return !__builtin_mul_overflow(a, b, &product);
+}
+
+inline bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t& sum) { return !__builtin_add_overflow(a, b, &sum); }
+
+}  // namespace mortise::detail

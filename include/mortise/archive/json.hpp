@@ -1,0 +1,377 @@
+// JSON as RFC 8259 has it and nothing more: for safetensors headers, checkpoint metadata, shard indices.
+#pragma once
+
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <mortise/archive/detail/text.hpp>
+#include <mortise/archive/errors.hpp>
+#include <mortise/archive/value.hpp>
+
+namespace mortise {
+
+/// Walks JSON text without building a tree. Every error says where (offset in the file) and what was wrong.
+/// Nothing recurses; nesting is limited to 128, as the reference reader of safetensors has it.
+class json_cursor {
+ public:
+  static constexpr std::size_t max_depth = 128;
+
+  /// start: the text's offset in the file, added to the offsets of errors.
+  json_cursor(std::string_view text, std::string_view file, std::uint64_t start = 0) : text_{text}, file_{file}, start_{start} {}
+
+  [[noreturn]] void fail(std::string_view reason, std::size_t at) const { throw archive_error{file_, start_ + at, reason}; }
+  [[noreturn]] void fail(std::string_view reason) const { fail(reason, at_); }
+  std::size_t position() const { return at_; }
+
+  /// The next character that is no white space, or NUL at the end.
+  char peek() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) ++at_;
+    return at_ < text_.size() ? text_[at_] : '\0';
+  }
+  void expect(char c) {
+    if (peek() != c) fail_unexpected(std::string{"'"} + c + "'");
+    ++at_;
+  }
+  /// In an object: moves to the next member's value and gives its key, or leaves the object. `first` starts as true.
+  bool next_key(bool& first, std::string& key) {
+    if (!next(first, '}')) return false;
+    if (peek() != '"') fail_unexpected("a key in double quotes");
+    string(key);
+    expect(':');
+    return true;
+  }
+  /// In an array: moves to the next item, or leaves the array.
+  bool next_item(bool& first) { return next(first, ']'); }
+  /// A string, decoded.
+  void string(std::string& out);
+  /// An integer of 0 to 2^64-1 without sign, fraction or exponent.
+  std::uint64_t natural(std::string_view what);
+  /// An integer that fits 64 bits becomes an integer, every other number a double.
+  archive_value number();
+  bool literal(std::string_view word) {
+    peek();
+    if (text_.substr(at_, word.size()) != word) return false;
+    at_ += word.size();
+    return true;
+  }
+  /// Any value, checked and dropped.
+  void skip();
+  /// Nothing but white space up to the end.
+  void end() {
+    if (peek(); at_ != text_.size()) fail("bytes after the JSON text");
+  }
+  [[noreturn]] void fail_unexpected(std::string_view wanted) {
+    peek();
+    if (at_ >= text_.size()) fail("the JSON text ends where " + std::string{wanted} + " should stand");
+    fail("expected " + std::string{wanted} + ", found " + detail::quoted(text_.substr(at_, 1)));
+  }
+
+ private:
+  bool next(bool& first, char close) {
+    char const c = peek();
+    if (c == close) {  // a comma before it was refused below
+      ++at_;
+      return false;
+    }
+    if (first) {
+      first = false;
+      return true;
+    }
+    if (c != ',') fail_unexpected(std::string{"',' or '"} + close + "'");
+    std::size_t const comma = at_++;
+    if (peek() == close) fail("a trailing comma", comma);
+    return true;
+  }
+  std::uint32_t hex4();
+  /// End of the number token at `at_`; `integral` tells whether it has neither fraction nor exponent.
+  std::size_t number_end(bool& integral);
+
+  std::string_view text_;
+  std::string_view file_;
+  std::uint64_t start_;
+  std::size_t at_ = 0;
+};
+
+/// The whole text as a tree: objects are dicts with text keys, arrays are lists. Duplicate keys are errors.
+archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start = 0);
+
+/// Appends a number so that reading it back gives the same double; it always looks like a float (has a point or an exponent).
+inline void append_json(std::string& out, double v) {
+  char digits[40];
+  auto const end = std::to_chars(digits, digits + sizeof digits, v).ptr;  // shortest that round-trips: at most 17 digits; no locale
+  std::string_view const text{digits, static_cast<std::size_t>(end - digits)};
+  out += text;
+  if (text.find_first_of(".e") == std::string_view::npos) out += ".0";
+}
+
+/// Appends a string in quotes; escapes quotes, backslashes and controls only.
+inline void append_json(std::string& out, std::string_view text) {
+  constexpr char hex[] = "0123456789abcdef";
+  out += '"';
+  for (char c : text) {
+    auto const u = static_cast<unsigned char>(c);
+    switch (c) {
+      case '"': out += "\\\""; break;
+      case '\\': out += "\\\\"; break;
+      case '\b': out += "\\b"; break;
+      case '\f': out += "\\f"; break;
+      case '\n': out += "\\n"; break;
+      case '\r': out += "\\r"; break;
+      case '\t': out += "\\t"; break;
+      default:
+        if (u < 0x20) {
+          out += "\\u00";
+          out += hex[u >> 4];
+          out += hex[u & 15];
+        } else {
+          out += c;
+        }
+    }
+  }
+  out += '"';
+}
+
+// ---- implementation -------------------------------------------------------------------------------------------------------
+
+inline std::uint32_t json_cursor::hex4() {
+  std::uint32_t code = 0;
+  for (int i = 0; i != 4; ++i) {
+    char const c = at_ < text_.size() ? text_[at_] : '\0';
+    std::uint32_t digit = 0;
+    if (c >= '0' && c <= '9') digit = static_cast<std::uint32_t>(c - '0');
+    else if (c >= 'a' && c <= 'f') digit = static_cast<std::uint32_t>(c - 'a') + 10;
+    else if (c >= 'A' && c <= 'F') digit = static_cast<std::uint32_t>(c - 'A') + 10;
+    else fail("a \\u escape needs four hexadecimal digits");
+    code = code * 16 + digit;
+    ++at_;
+  }
+  return code;
+}
+
+inline void json_cursor::string(std::string& out) {
+  out.clear();
+  std::size_t const open = at_;
+  expect('"');
+  for (;;) {
+    if (at_ >= text_.size()) fail("a string without its closing quote", open);
+    auto const c = static_cast<unsigned char>(text_[at_]);
+    if (c == '"') break;
+    if (c < 0x20) fail("a raw control character in a string");
+    if (c != '\\') {
+      std::size_t const n = detail::utf8_length(text_, at_);
+      if (n == 0) fail("invalid UTF-8");
+      out.append(text_, at_, n);
+      at_ += n;
+      continue;
+    }
+    std::size_t const escape = at_;
+    ++at_;
+    char const kind = at_ < text_.size() ? text_[at_] : '\0';
+    ++at_;
+    switch (kind) {
+      case '"': out += '"'; break;
+      case '\\': out += '\\'; break;
+      case '/': out += '/'; break;
+      case 'b': out += '\b'; break;
+      case 'f': out += '\f'; break;
+      case 'n': out += '\n'; break;
+      case 'r': out += '\r'; break;
+      case 't': out += '\t'; break;
+      case 'u': {
+        std::uint32_t code = hex4();
+        if (code >= 0xdc00 && code < 0xe000) fail("a lone surrogate in a string", escape);
+        if (code >= 0xd800 && code < 0xdc00) {
+          if (text_.substr(at_, 2) != "\\u") fail("a lone surrogate in a string", escape);
+          at_ += 2;
+          std::uint32_t const low = hex4();
+          if (low < 0xdc00 || low >= 0xe000) fail("a lone surrogate in a string", escape);
+          code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+        }
+        detail::append_utf8(out, code);
+        break;
+      }
+      default: fail("an unknown escape in a string", escape);
+    }
+  }
+  ++at_;
+}
+
+inline std::size_t json_cursor::number_end(bool& integral) {
+  auto const digit = [this](std::size_t i) { return i < text_.size() && text_[i] >= '0' && text_[i] <= '9'; };
+  std::size_t end = at_;
+  integral = true;
+  if (end < text_.size() && text_[end] == '-') ++end;
+  if (!digit(end)) fail_unexpected("a number");
+  if (text_[end] == '0' && digit(end + 1)) fail("a number with a leading zero");
+  while (digit(end)) ++end;
+  if (end < text_.size() && text_[end] == '.') {
+    integral = false;
+    if (!digit(++end)) fail("a number without digits after its point");
+    while (digit(end)) ++end;
+  }
+  if (end < text_.size() && (text_[end] == 'e' || text_[end] == 'E')) {
+    integral = false;
+    ++end;
+    if (end < text_.size() && (text_[end] == '+' || text_[end] == '-')) ++end;
+    if (!digit(end)) fail("a number without digits in its exponent");
+    while (digit(end)) ++end;
+  }
+  return end;
+}
+
+inline std::uint64_t json_cursor::natural(std::string_view what) {
+  std::string const wanted = std::string{what} + " as a non-negative integer";
+  char const c = peek();
+  if (c == '-') fail(std::string{what} + " is negative");
+  if (c < '0' || c > '9') fail_unexpected(wanted);
+  bool integral = true;
+  std::size_t const end = number_end(integral);
+  if (!integral) fail(std::string{what} + " must be an integer, found " + detail::quoted(text_.substr(at_, end - at_)));
+  std::uint64_t value = 0;
+  if (std::from_chars(text_.data() + at_, text_.data() + end, value).ec != std::errc{}) fail(std::string{what} + " does not fit 64 bits");
+  at_ = end;
+  return value;
+}
+
+inline archive_value json_cursor::number() {
+  peek();
+  bool integral = true;
+  std::size_t const end = number_end(integral);
+  char const* const first = text_.data() + at_;
+  char const* const last = text_.data() + end;
+  if (integral) {
+    std::int64_t value = 0;
+    if (std::from_chars(first, last, value).ec == std::errc{} && !(value == 0 && *first == '-')) {
+      at_ = end;
+      return value;
+    }
+  }
+  double value = 0;
+  if (std::from_chars(first, last, value).ec != std::errc{}) fail("a number beyond the range of a double");
+  at_ = end;
+  return value;
+}
+
+inline void json_cursor::skip() {
+  std::vector<bool> closes_object;  // one bit a level
+  std::vector<bool> firsts;
+  std::string text;
+  for (;;) {
+    char const c = peek();
+    if (c == '{' || c == '[') {
+      if (closes_object.size() == max_depth) fail("nested deeper than 128 levels");
+      ++at_;
+      closes_object.push_back(c == '{');
+      firsts.push_back(true);
+    } else if (c == '"') {
+      string(text);
+    } else if (c == 't' ? !literal("true") : c == 'f' ? !literal("false") : c == 'n' ? !literal("null") : true) {
+      number();
+    }
+    for (;;) {
+      if (closes_object.empty()) return;
+      bool first = firsts.back();
+      bool const more = closes_object.back() ? next_key(first, text) : next_item(first);
+      firsts.back() = first;
+      if (more) break;
+      closes_object.pop_back();
+      firsts.pop_back();
+    }
+  }
+}
+
+namespace detail {
+
+/// Finds a key that occurs twice; npos when all are different. Sorts positions, not keys.
+template <class Keys>
+std::size_t find_duplicate(Keys const& keys) {
+  std::vector<std::uint32_t> order(keys.size());
+  for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+  auto const less = [&keys](std::uint32_t a, std::uint32_t b) { return keys[a] < keys[b]; };
+  // A heap sort of our own: <algorithm>'s would be instantiated for each kind of key.
+  auto const sift = [&](std::size_t root, std::size_t n) {
+    for (std::size_t child; (child = 2 * root + 1) < n; root = child) {
+      if (child + 1 < n && less(order[child], order[child + 1])) ++child;
+      if (!less(order[root], order[child])) return;
+      std::swap(order[root], order[child]);
+    }
+  };
+  for (std::size_t i = order.size() / 2; i-- != 0;) sift(i, order.size());
+  for (std::size_t n = order.size(); n > 1;) {
+    std::swap(order[0], order[--n]);
+    sift(0, n);
+  }
+  for (std::size_t i = 1; i < order.size(); ++i)
+    if (!less(order[i - 1], order[i])) return order[i - 1] > order[i] ? order[i - 1] : order[i];
+  return static_cast<std::size_t>(-1);
+}
+
+}  // namespace detail
+
+inline archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start) {
+  json_cursor in{text, file, start};
+  struct level {
+    archive_value node;
+    std::string key;
+    bool first;
+  };
+  std::vector<level> stack;
+  std::string key;
+  for (;;) {
+    archive_value value;
+    char const c = in.peek();
+    if (c == '{' || c == '[') {
+      if (stack.size() == json_cursor::max_depth) in.fail("nested deeper than 128 levels");
+      in.expect(c);
+      stack.push_back({c == '{' ? archive_value::dict() : archive_value::list(), {}, true});
+    } else {
+      if (c == '"') {
+        std::string s;
+        in.string(s);
+        value = std::move(s);
+      } else if (c == 't' && in.literal("true")) {
+        value = true;
+      } else if (c == 'f' && in.literal("false")) {
+        value = false;
+      } else if (!(c == 'n' && in.literal("null"))) {
+        value = in.number();
+      }
+      if (stack.empty()) {
+        in.end();
+        return value;
+      }
+      level& top = stack.back();
+      if (top.node.is_dict()) top.node.append(std::move(top.key), std::move(value));
+      else top.node.push_back(std::move(value));
+    }
+    // Moves to the next value, closing every container that ends here.
+    for (;;) {
+      level& top = stack.back();
+      if (top.node.is_dict() ? in.next_key(top.first, key) : in.next_item(top.first)) {
+        top.key = key;
+        break;
+      }
+      if (top.node.is_dict()) {
+        std::size_t const twice = detail::find_duplicate(top.node.keys());
+        if (twice != static_cast<std::size_t>(-1)) in.fail("duplicate key " + detail::quoted(top.node.keys()[twice].text()));
+      }
+      archive_value done = std::move(top.node);
+      stack.pop_back();
+      if (stack.empty()) {
+        in.end();
+        return done;
+      }
+      level& parent = stack.back();
+      if (parent.node.is_dict()) parent.node.append(std::move(parent.key), std::move(done));
+      else parent.node.push_back(std::move(done));
+    }
+  }
+}
+
+}  // namespace mortise

@@ -1,0 +1,298 @@
+// Opening any archive that this library reads, recognised by its content.
+//
+//   archive_reader open_archive(std::string const& path)                     file; also a sharded model's index.json
+//   archive_reader open_archive(byte_source source)                          memory, or a memory map (byte_source::map)
+//
+//   std::string const&              reader.format()                          "safetensors", "torch_zip", "torch_legacy", "npz", "npy"
+//   std::vector<tensor_info> const& reader.tensors()                         name, type, shape (dotted names)
+//   tensor_info const*              reader.find(name)                        null when it is not there
+//   std::vector<std::byte>          reader.read(name)                        packed, row-major, little-endian
+//   void                            reader.read_into(name, span<std::byte>)  the same into the caller's memory
+//   std::span<std::byte const>      reader.mapped(name)                      without a copy; empty where that cannot be
+//   archive_value                   reader.value("epoch")                    any value but a tensor, by dotted name
+//   std::vector<std::pair<std::string, archive_value>> reader.values()       all of them
+//   archive_value const&            reader.tree()                            tensor nodes: tensor_ref.entry = position in tensors()
+//   archive_value                   reader.read_tree()                       the same with the tensors' data read (owned)
+//   archive_metadata const&         reader.metadata()                        text beside the tensors, as it stands in the file
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <mortise/archive/contents.hpp>
+#include <mortise/archive/file.hpp>
+#include <mortise/archive/safetensors.hpp>
+#include <mortise/archive/value.hpp>
+
+namespace mortise {
+
+/// An open archive. The whole structure was checked on opening; tensors' data is read when asked for. Copies share the file.
+class archive_reader {
+ public:
+  explicit archive_reader(archive_contents contents);
+
+  std::string const& format() const { return state_->contents.format; }
+  std::string const& name() const { return state_->contents.sources.at(0).name(); }
+  std::vector<tensor_info> const& tensors() const { return state_->contents.tensors; }
+  archive_metadata const& metadata() const { return state_->contents.metadata; }
+  archive_value const& tree() const;
+
+  /// By the name in the file, or by the dotted name in `tree()`.
+  tensor_info const* find(std::string_view tensor) const {
+    std::size_t const i = position(tensor);
+    return i == no_entry ? nullptr : &tensors()[i];
+  }
+  bool contains(std::string_view tensor) const { return position(tensor) != no_entry; }
+  /// Position in `tensors()`, or no_entry.
+  std::size_t position(std::string_view tensor) const;
+
+  /// Packed, row-major, little-endian. usage_error when there is no such tensor.
+  std::vector<std::byte> read(std::string_view tensor) const { return read_entry(entry(tensor)); }
+  std::vector<std::byte> read_entry(std::size_t i) const;
+  /// `to` must have exactly the tensor's bytes. Packed tensors are read straight into it.
+  void read_into(std::string_view tensor, std::span<std::byte> to) const { read_entry_into(entry(tensor), to); }
+  void read_entry_into(std::size_t i, std::span<std::byte> to) const;
+  /// The tensor's bytes where they lie; empty when the source is a file that is read, or the tensor is strided or byte-swapped.
+  std::span<std::byte const> mapped(std::string_view tensor) const { return mapped_entry(entry(tensor)); }
+  std::span<std::byte const> mapped_entry(std::size_t i) const;
+
+  /// A value by its dotted name: in the tree, else in the metadata. usage_error when there is none, or when it is a tensor.
+  archive_value value(std::string_view path) const;
+  bool has_value(std::string_view path) const;
+  /// Everything that is no tensor: dotted name and value.
+  std::vector<std::pair<std::string, archive_value>> values() const;
+  archive_value read_tree() const;
+
+ private:
+  struct state {
+    archive_contents contents{};
+    std::vector<std::uint32_t> by_name{};
+    mutable std::once_flag tree_once{};
+    mutable archive_value tree{};
+  };
+  std::shared_ptr<state const> state_;
+
+  std::size_t entry(std::string_view tensor) const;
+  bool is_checkpoint() const;
+};
+
+/// Recognises the format by content and checks the file's whole structure. archive_error, io_error.
+archive_reader open_archive(std::string const& path);
+archive_reader open_archive(byte_source source);
+inline archive_reader open_archive(std::span<std::byte const> memory) { return open_archive(byte_source::view(memory)); }
+
+// ---- implementation -------------------------------------------------------------------------------------------------------
+
+inline archive_reader::archive_reader(archive_contents contents) {
+  auto s = std::make_shared<state>();
+  s->contents = std::move(contents);
+  auto const& tensors = s->contents.tensors;
+  s->by_name.resize(tensors.size());
+  for (std::size_t i = 0; i != tensors.size(); ++i) s->by_name[i] = static_cast<std::uint32_t>(i);
+  std::sort(s->by_name.begin(), s->by_name.end(), [&tensors](std::uint32_t a, std::uint32_t b) {
+    int const order = tensors[a].name.compare(tensors[b].name);
+    return order != 0 ? order < 0 : a < b;
+  });
+  state_ = std::move(s);
+}
+
+inline archive_value const& archive_reader::tree() const {
+  std::call_once(state_->tree_once, [this] {
+    if (!state_->contents.has_tree) state_->tree = unflatten_checkpoint(state_->contents);
+  });
+  return state_->contents.has_tree ? state_->contents.tree : state_->tree;
+}
+
+inline bool archive_reader::is_checkpoint() const {
+  if (state_->contents.has_tree) return true;
+  for (auto const& [key, text] : metadata())
+    if (key == "ckpt.version") return true;
+  return false;
+}
+
+inline std::size_t archive_reader::position(std::string_view tensor) const {
+  auto const& all = tensors();
+  auto const& order = state_->by_name;
+  auto const at = std::lower_bound(order.begin(), order.end(), tensor, [&all](std::uint32_t i, std::string_view n) { return all[i].name < n; });
+  if (at != order.end() && all[*at].name == tensor) {
+    if (at + 1 != order.end() && all[*(at + 1)].name == tensor)
+      throw archive_error{name(), archive_error::no_offset, "two tensors have the dotted name " + detail::quoted(tensor) + "; read them by position"};
+    return *at;
+  }
+  if (!state_->contents.has_tree && is_checkpoint())
+    if (archive_value const* v = tree().find_path(tensor); v != nullptr && v->is_tensor()) return v->as_tensor().entry;
+  return no_entry;
+}
+
+inline std::size_t archive_reader::entry(std::string_view tensor) const {
+  std::size_t const i = position(tensor);
+  if (i == no_entry) throw usage_error{name() + ": holds no tensor " + detail::quoted(tensor)};
+  return i;
+}
+
+inline std::vector<std::byte> archive_reader::read_entry(std::size_t i) const {
+  tensor_info const& t = tensors().at(i);
+  byte_source const& source = state_->contents.sources[state_->contents.places[i].source];
+  // An expanded view (stride 0) can be far larger than what is stored: such a tensor needs memory that the caller provides.
+  constexpr std::size_t always_fine = std::size_t{1} << 28;
+  if (!t.strides.empty() && t.bytes() > always_fine && t.bytes() / 4 > source.size())
+    throw archive_error{name(), archive_error::no_offset,
+                        "tensor " + detail::quoted(t.name) + " is an expanded view of " + std::to_string(t.bytes()) + " bytes; read it into memory of your own"};
+  std::vector<std::byte> bytes(t.bytes());
+  read_entry_into(i, bytes);
+  return bytes;
+}
+
+inline std::span<std::byte const> archive_reader::mapped_entry(std::size_t i) const {
+  tensor_info const& t = tensors().at(i);
+  tensor_place const& place = state_->contents.places[i];
+  byte_source const& source = state_->contents.sources[place.source];
+  if (source.data() == nullptr || !t.strides.empty() || place.big_endian) return {};
+  return {source.data() + place.offset, t.bytes()};
+}
+
+namespace detail {
+
+/// Reverses the bytes of each `width`-byte number.
+inline void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
+  for (std::size_t i = 0; i + width <= bytes.size(); i += width) std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.begin() + static_cast<std::ptrdiff_t>(i + width));
+}
+
+/// Packs a strided tensor. `base`: element 0; strides in elements of `width` bytes.
+inline void gather(tensor_info const& t, std::byte const* base, std::size_t width, std::byte* to) {
+  std::size_t const rank = t.shape.size();
+  std::vector<std::size_t> index(rank, 0);
+  std::size_t const inner = rank == 0 ? 1 : t.shape[rank - 1];
+  std::size_t const step = rank == 0 ? 0 : t.strides[rank - 1] * width;
+  if (t.count() == 0) return;
+  for (;;) {
+    std::size_t at = 0;
+    for (std::size_t d = 0; d + 1 < rank; ++d) at += index[d] * t.strides[d];
+    std::byte const* from = base + at * width;
+    if (step == width) {
+      std::memcpy(to, from, inner * width);
+      to += inner * width;
+    } else {
+      for (std::size_t i = 0; i != inner; ++i, from += step, to += width) std::memcpy(to, from, width);
+    }
+    std::size_t d = rank < 2 ? 0 : rank - 1;
+    for (; d != 0; --d) {
+      if (++index[d - 1] != t.shape[d - 1]) break;
+      index[d - 1] = 0;
+    }
+    if (d == 0) return;
+  }
+}
+
+}  // namespace detail
+
+inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> to) const {
+  tensor_info const& t = tensors().at(i);
+  tensor_place const& place = state_->contents.places[i];
+  byte_source const& source = state_->contents.sources[place.source];
+  if (to.size() != t.bytes())
+    throw usage_error{name() + ": tensor " + detail::quoted(t.name) + " has " + std::to_string(t.bytes()) + " bytes, memory for " + std::to_string(to.size()) + " was given"};
+  if (to.empty()) return;
+  std::size_t const width = bits_of(t.type) / 8;
+  if (t.strides.empty()) {
+    source.read(place.offset, to.data(), to.size());
+  } else {
+    std::size_t last = 0;
+    for (std::size_t d = 0; d != t.shape.size(); ++d) last += (t.shape[d] - 1) * t.strides[d];
+    if (source.data() != nullptr) detail::gather(t, source.data() + place.offset, width, to.data());
+    else detail::gather(t, source.read(place.offset, (last + 1) * width).data(), width, to.data());
+  }
+  if (place.big_endian) detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
+}
+
+inline bool archive_reader::has_value(std::string_view path) const {
+  if (is_checkpoint())
+    if (archive_value const* v = tree().find_path(path)) return !v->is_tensor();
+  for (auto const& [key, text] : metadata())
+    if (key == path) return true;
+  return false;
+}
+
+inline archive_value archive_reader::value(std::string_view path) const {
+  if (is_checkpoint())
+    if (archive_value const* v = tree().find_path(path)) {
+      if (v->is_tensor()) throw usage_error{name() + ": " + detail::quoted(path) + " is a tensor; use read"};
+      return *v;
+    }
+  for (auto const& [key, text] : metadata())
+    if (key == path) return text;
+  throw usage_error{name() + ": holds no value " + detail::quoted(path)};
+}
+
+inline std::vector<std::pair<std::string, archive_value>> archive_reader::values() const {
+  std::vector<std::pair<std::string, archive_value>> all;
+  if (!is_checkpoint()) {
+    for (auto const& [key, text] : metadata()) all.emplace_back(key, text);
+    return all;
+  }
+  // Long keys over many values could make the names far longer than the file.
+  std::uint64_t budget = std::uint64_t{1} << 24;
+  for (byte_source const& s : state_->contents.sources) budget += 4 * s.size();
+  for_each_leaf(tree(), [&](std::string_view path, archive_value const& leaf) {
+    if (leaf.is_tensor()) return;
+    if (path.size() + 64 > budget) throw archive_error{name(), archive_error::no_offset, "the dotted names of its values take more memory than the file explains"};
+    budget -= path.size() + 64;
+    all.emplace_back(std::string{path}, leaf);
+  });
+  return all;
+}
+
+inline archive_value archive_reader::read_tree() const {
+  archive_value copy = tree();
+  std::vector<std::shared_ptr<std::vector<std::byte>>> read(tensors().size());
+  std::vector<archive_value*> pending{&copy};
+  while (!pending.empty()) {
+    archive_value& v = *pending.back();
+    pending.pop_back();
+    if (v.is_tensor()) {
+      tensor_ref& t = v.as_tensor();
+      auto& data = read.at(t.entry);
+      if (!data) data = std::make_shared<std::vector<std::byte>>(read_entry(t.entry));
+      t.data = data->data();
+      t.owner = data;
+      t.entry = no_entry;
+    } else if (v.is_container()) {
+      for (archive_value& child : v.items()) pending.push_back(&child);
+    }
+  }
+  return copy;
+}
+
+namespace detail {
+
+/// What a file is whose kind is known and not read here; empty for all others.
+inline std::string_view known_but_refused(std::string_view head) {
+  if (head.substr(0, 2) == "\x1f\x8b") return "a gzip file; unpack it first";
+  if (head.substr(0, 8) == "\x89HDF\r\n\x1a\n") return "an HDF5 file (Keras?); convert it to safetensors first";
+  if (head.substr(0, 4) == "GGUF") return "a GGUF file; convert it to safetensors first";
+  if (head.substr(0, 8) == "PYTORCH1") return "a container of the PyTorch 1.0 previews (PYTORCH1); re-save it with a newer torch";
+  if (head.size() >= 262 && head.substr(257, 5) == "ustar") return "a very old tar checkpoint (torch 0.1); re-save it with a newer torch";
+  return {};
+}
+
+}  // namespace detail
+
+inline archive_reader open_archive(byte_source source) {
+  std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)), '\0');
+  source.read(0, head.data(), head.size());
+  if (head.empty()) throw archive_error{source.name(), 0, "the file is empty"};
+  if (std::string_view const kind = detail::known_but_refused(head); !kind.empty())
+    throw archive_error{source.name(), 0, "this is " + std::string{kind}};
+  return archive_reader{safetensors::parse(source)};
+}
+
+inline archive_reader open_archive(std::string const& path) { return open_archive(byte_source::open(path)); }
+
+}  // namespace mortise

@@ -1,0 +1,57 @@
+// Saving a tree: format by extension or by type, atomic and durable.
+//
+//   void save_archive(std::string const& path, archive_value const& tree, save_options = {})        format by extension
+//   void save_archive<mt::safetensors>(path, tree, options)                                         format by type
+//   void save_archive<mt::safetensors>(byte_sink& out, tree, options)                               memory_sink, stream_sink
+//   std::vector<std::byte> archive_bytes<mt::safetensors>(tree, options)
+//
+//   .safetensors -> safetensors;  .pt .pth .bin .ckpt -> torch_zip;  .npz -> npz
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <mortise/archive/file.hpp>
+#include <mortise/archive/safetensors.hpp>
+#include <mortise/archive/value.hpp>
+
+namespace mortise {
+
+struct save_options {
+  bool durable = true;          ///< false: atomic, but not forced to the disk
+  archive_metadata metadata{};  ///< further text beside the tensors (safetensors' __metadata__)
+};
+
+template <class Format>
+void save_archive(byte_sink& out, archive_value const& tree, save_options const& options = {}) {
+  Format::write(tree, out, options.metadata);
+}
+
+/// On failure (io_error, usage_error) what `path` was is untouched.
+template <class Format>
+void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
+  atomic_file_writer out{path, options.durable};
+  Format::write(tree, out, options.metadata);
+  out.commit();
+}
+
+template <class Format>
+std::vector<std::byte> archive_bytes(archive_value const& tree, save_options const& options = {}) {
+  memory_sink out;
+  Format::write(tree, out, options.metadata);
+  return out.take();
+}
+
+namespace detail {
+
+inline bool ends_with(std::string_view text, std::string_view end) { return text.size() > end.size() && text.substr(text.size() - end.size()) == end; }
+
+}  // namespace detail
+
+inline void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
+  if (detail::ends_with(path, ".safetensors")) return save_archive<safetensors>(path, tree, options);
+  throw usage_error{path + ": the extension names no format to save in; use .safetensors"};
+}
+
+}  // namespace mortise
