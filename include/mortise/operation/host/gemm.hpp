@@ -26,7 +26,8 @@ struct product {
 };
 
 /// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
-inline constexpr std::size_t gemm_panel_bytes = 256 * 1024;
+inline constexpr std::size_t gemm_panel_bytes = 320 * 1024;
+inline constexpr std::size_t gemm_column_depth = 384;
 struct gemm_panel {
   alignas(64) unsigned char bytes[gemm_panel_bytes];
 };
@@ -49,7 +50,14 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
   std::size_t const lanes = kernels.lanes;
   std::size_t const width_limit = lanes * kernels.vectors;
   T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
-  std::size_t const depth_limit = gemm_panel_bytes / (width_limit * sizeof(T));
+  std::size_t depth_limit = gemm_panel_bytes / (width_limit * sizeof(T));
+  // Columns of a as the scalar operand touch one line a step: few enough that the second level keeps them for the neighbouring tile.
+  if (g.a_step != 1 && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
+  std::size_t const blocks = (g.k + depth_limit - 1) / depth_limit;
+  std::size_t const block = blocks > 1 ? (g.k + blocks - 1) / blocks : g.k;
+  // Reading b in place costs the tiles 2 %, copying it about 14 rows' worth; but rows at multiples of a page evict each other.
+  std::size_t const height_in_all = rows.end - rows.begin;
+  bool const copying_pays = height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 4096 == 0);
   std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
   for (std::size_t j = columns.begin; j < columns.end; --panels_left) {
     // Panels of nearly the same number of vectors: a last panel of a single vector would starve the multipliers.
@@ -59,7 +67,7 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
     std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
     bool const narrow = wanted < width;
     for (std::size_t done = 0; done < g.k || done == 0;) {
-      std::size_t const depth = g.k - done < depth_limit ? g.k - done : depth_limit;
+      std::size_t const depth = g.k - done < block ? g.k - done : block;
       bool const first = done == 0, last = done + depth == g.k;
       T const* const b = g.b + done * g.b_step + j * g.b_column;
       tile_task<T> t{};
@@ -73,7 +81,7 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         kernels.transposed({depth, wanted, b, g.b_column, panel, width});
         t.q = panel;
         t.q_step = width;
-      } else if (narrow || rows.end - rows.begin > 2 * kernels.rows) {
+      } else if (narrow || copying_pays) {
         kernels.copied({depth, wanted, b, g.b_step, panel, width});
         t.q = panel;
         t.q_step = width;
