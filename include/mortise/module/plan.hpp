@@ -328,7 +328,7 @@ constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_co
           n.out = d.output;
           n.frozen = frozen != 0;
           n.view = d.view;
-          n.reads_input = d.reads_input;
+          n.reads_input = d.reads_input && !(frozen != 0 && d.input_for_parameters_only);
           n.reads_output = d.reads_output;
           n.in_place = d.in_place;
           n.backward_in_place = d.backward_in_place;
@@ -620,10 +620,16 @@ constexpr void place_values(plan_tables<C>& t) {
 }
 
 template <plan_sizes C>
-constexpr plan_tables<C> make_tables(token_info const* tokens, std::size_t token_count, shape const& input, std::size_t element_bytes,
-                                     bool input_gradient) {
+constexpr plan_tables<C> walked_tables(token_info const* tokens, std::size_t token_count, shape const& input, std::size_t element_bytes) {
   plan_tables<C> t;
   walk_tokens(tokens, token_count, input, element_bytes, t);
+  return t;
+}
+
+template <plan_sizes C>
+constexpr plan_tables<C> finished_tables(plan_tables<C> t, bool input_gradient, extent_in_batches const& workspace) {
+  if (workspace.per_sample > t.workspace.per_sample) t.workspace.per_sample = workspace.per_sample;
+  if (workspace.fixed > t.workspace.fixed) t.workspace.fixed = workspace.fixed;
   place_states(t);
   find_gradients(t, input_gradient);
   place_values(t);
@@ -654,12 +660,30 @@ struct module_of_token<token::run<M>> {
 
 // ---- errors in plain words: the report is in the template arguments ----------------------------------------------------------------------
 
+#if defined(__clang__)
+// clang prints the characters of a class-type argument as numbers, but those of a pack as letters, and the text that a function was
+// called with in a constant expression that failed.
+template <char... Letters>
+struct path {};
+template <fixed_string Text, class Indices = std::make_index_sequence<Text.size()>>
+struct path_of;
+template <fixed_string Text, std::size_t... I>
+struct path_of<Text, std::index_sequence<I...>> {
+  using type = path<Text.text[I]...>;
+};
+constexpr bool in_words(char const* what_to_do) { return what_to_do == nullptr ? true : throw what_to_do; }
+#else
 template <fixed_string Text>
 struct path {};
-template <class Extents>
-struct shape_that_came {};
+template <fixed_string Text>
+struct path_of {
+  using type = path<Text>;
+};
 template <fixed_string Text>
 struct remedy {};
+#endif
+template <class Extents>
+struct shape_that_came {};
 
 template <class Path, class Layer, class Got, class Remedy>
 struct layer_receives {
@@ -727,11 +751,18 @@ class plan {
     using detail::plan_error;
     if constexpr (counts.error != plan_error::none) {
       constexpr auto text = detail::fixed_text<detail::text_length(counts.error_path)>(counts.error_path);
-      using where = detail::path<text>;
+      using where = typename detail::path_of<text>::type;
       if constexpr (counts.error == plan_error::layer_rejects) {
+#if defined(__clang__)
+        constexpr bool reported = sizeof(detail::layer_receives<where, module_at_token<counts.error_token>,
+                                                                detail::shape_that_came<extents_for<counts.error_shape>>, void>) != 0;
+        static_assert(detail::in_words(counts.remedy), "mortise::sequential: what to do stands in the note below");
+        return reported;
+#else
         constexpr auto words = detail::fixed_text<detail::text_length(counts.remedy)>(counts.remedy);
         return sizeof(detail::layer_receives<where, module_at_token<counts.error_token>,
                                              detail::shape_that_came<extents_for<counts.error_shape>>, detail::remedy<words>>) != 0;
+#endif
       } else if constexpr (counts.error == plan_error::sum_of_different_shapes) {
         return sizeof(detail::residual_adds<where, extents_for<counts.error_shape>, extents_for<counts.error_other>>) != 0;
       } else if constexpr (counts.error == plan_error::concat_of_different_shapes) {
@@ -748,8 +779,31 @@ class plan {
   static_assert(report_errors());
   static constexpr bool valid = counts.error == detail::plan_error::none;
 
-  static constexpr auto tables =
-      detail::make_tables<valid ? static_cast<detail::plan_sizes>(counts) : detail::plan_sizes{}>(token_infos.items, valid ? tokens::size : 0, Input::value, ElementBytes, InputGradient);
+ private:
+  static constexpr auto walked =
+      detail::walked_tables<valid ? static_cast<detail::plan_sizes>(counts) : detail::plan_sizes{}>(token_infos.items, valid ? tokens::size : 0, Input::value, ElementBytes);
+
+  template <std::size_t I>
+  static constexpr workspace_by_type typed_workspace_of_node() {
+    using module_type = module_at_token<walked.nodes.items[I].token>;
+    if constexpr (requires { module_type::has_workspace_by_type; })
+      return module_type::template workspace<extents_for<walked.nodes.items[I].in>>();
+    else
+      return {};
+  }
+  template <std::size_t... I>
+  static constexpr detail::extent_in_batches typed_workspace(std::index_sequence<I...>) {
+    workspace_by_type const all[] = {{}, typed_workspace_of_node<I>()...};
+    detail::extent_in_batches most;
+    for (auto const& w : all) {
+      if (w.per_sample > most.per_sample) most.per_sample = w.per_sample;
+      if (w.fixed > most.fixed) most.fixed = w.fixed;
+    }
+    return most;
+  }
+
+ public:
+  static constexpr auto tables = detail::finished_tables(walked, InputGradient, typed_workspace(std::make_index_sequence<walked.nodes.size()>{}));
 
  private:
   static constexpr bool report_names() {
@@ -757,7 +811,8 @@ class plan {
       constexpr std::size_t twice = detail::find_name_twice(tables);
       if constexpr (twice != detail::nowhere) {
         constexpr auto n = tables.nodes[twice];
-        return sizeof(detail::name_is_unique<detail::path<detail::fixed_text<n.path_size>(tables.characters.items + n.path_begin)>>) != 0;
+        constexpr auto text = detail::fixed_text<n.path_size>(tables.characters.items + n.path_begin);
+        return sizeof(detail::name_is_unique<typename detail::path_of<text>::type>) != 0;
       }
     }
     return true;

@@ -1,0 +1,136 @@
+// Trains a small convolutional network on handwritten digits, stops at any step, and goes on with the same bits.
+//
+//   train_digits --epochs 20 --checkpoint run.safetensors            train, with a checkpoint at each epoch's end
+//   train_digits ... --stop-at-step 37                               save and stop there
+//   train_digits ... --resume                                        go on from the checkpoint, also in the middle of an epoch
+//
+// The last two lines are the test accuracy and a digest of all parameters' bytes: two equal runs print the same lines.
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include <mortise/mortise.hpp>
+
+namespace mt = mortise;
+
+namespace {
+
+struct light_dropout : mt::dropout {
+  constexpr light_dropout() { p = 0.25f; }
+};
+
+// Names and shapes are those of the same network in PyTorch: features.0.weight (16, 1, 3, 3), ..., classifier.4.bias (10).
+using digits_net = mt::sequential<
+    mt::named<"features", mt::sequential<mt::conv2d<16, 3, 1, 1>, mt::relu, mt::conv2d<32, 3, 1, 1>, mt::relu, mt::max_pool2d<2>>>,
+    mt::flatten,
+    mt::named<"classifier", mt::sequential<light_dropout, mt::linear<64>, mt::relu, light_dropout, mt::linear<10>>>>;
+
+using digits_model = mt::model<digits_net, mt::extents<1, 8, 8>>;
+
+struct settings {
+  std::string data = "examples/data";
+  std::int64_t epochs = 20;
+  std::size_t batch = 32;
+  std::string optimizer = "adam";
+  float lr = 0;
+  std::uint64_t seed = 1;
+  int threads = 0;
+  std::string checkpoint;
+  std::int64_t every = 0;
+  bool resume = false;
+  std::int64_t stop_at_step = 0;
+  bool quiet = false;
+};
+
+double test_accuracy(digits_model& net, mt::idx_dataset const& data) {
+  mt::accuracy right;
+  net.eval();
+  mt::batch_loader loader{data, {.batch = 60, .shuffle = false}};
+  for (auto batch : loader) right.update(net.forward(batch.x), batch.y);
+  net.train();
+  return right.value();
+}
+
+template <class Rule>
+void train(settings const& s, Rule const& rule) {
+  mt::idx_dataset const all{s.data + "/digits-images.idx3-ubyte", s.data + "/digits-labels.idx1-ubyte", {.scale = 1.0f / 16}};
+  mt::idx_dataset const training = all.first(1437);
+  mt::idx_dataset const testing = all.last(360);
+
+  digits_model net{mt::host{s.threads}, mt::seed{s.seed}};
+  if (!s.quiet) std::cout << mt::summary(net) << std::flush;
+
+  mt::cross_entropy_loss loss;
+  mt::optimizer opt{net, rule};
+  mt::batch_loader loader{training, {.batch = s.batch, .shuffle = true, .seed = s.seed}};
+  mt::progress progress;
+  mt::accuracy seen;         // of the epoch that runs: part of the checkpoint, so that a resumed epoch reports all of itself
+  mt::running_mean mean_loss;
+  mt::checkpoint run{net, opt, loader, progress};
+
+  if (s.resume) {
+    if (std::ifstream{s.checkpoint}.good()) {
+      mt::load(s.checkpoint, run);
+      if (!s.quiet) std::cout << "resumed at epoch " << progress.epoch << ", step " << progress.global_step << '\n';
+    } else if (!s.quiet) {
+      std::cout << "no checkpoint " << s.checkpoint << " yet: starting from the beginning\n";
+    }
+  }
+
+  bool stopped = s.stop_at_step > 0 && progress.global_step >= s.stop_at_step;
+  for (; !stopped && progress.epoch < s.epochs; ++progress.epoch) {
+    mt::progress_bar bar{"epoch " + std::to_string(progress.epoch + 1) + "/" + std::to_string(s.epochs), loader.batches(),
+                         loader.batches_done(), stdout, s.quiet};
+    seen.reset();
+    mean_loss.reset();
+    for (auto batch : loader) {
+      float const value = mt::train_step(net, loss, opt, batch);
+      ++progress.global_step;
+      seen.update(net.output(), batch.y);
+      mean_loss.update(value, static_cast<double>(batch.size()));
+      bar.update(batch.size(), mean_loss.value(), seen.value());
+      stopped = s.stop_at_step > 0 && progress.global_step >= s.stop_at_step;
+      if (!s.checkpoint.empty() && (stopped || (s.every > 0 && progress.global_step % s.every == 0))) mt::save(s.checkpoint, run);
+      if (stopped) break;
+    }
+    bar.finish();
+    if (stopped) break;
+    if (!s.checkpoint.empty()) mt::save(s.checkpoint, run);
+  }
+  if (stopped && !s.quiet) std::cout << "stopped at step " << progress.global_step << '\n';
+
+  std::printf("test accuracy: %.4f\n", test_accuracy(net, testing));
+  std::printf("parameters digest: %s\n", mt::parameters_digest(net).c_str());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  settings s;
+  CLI::App app{"Trains a small convolutional network on handwritten digits (UCI), stops at any step, and goes on with the same bits."};
+  app.add_option("--data", s.data, "folder with digits-images.idx3-ubyte and digits-labels.idx1-ubyte")->capture_default_str();
+  app.add_option("--epochs", s.epochs, "passes over the training data")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--batch", s.batch, "samples a step")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--optimizer", s.optimizer)->check(CLI::IsMember({"sgd", "adam", "adamw"}))->capture_default_str();
+  app.add_option("--lr", s.lr, "learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)")->check(CLI::PositiveNumber);
+  app.add_option("--seed", s.seed, "names all random numbers of the run")->capture_default_str();
+  app.add_option("--threads", s.threads, "threads; never changes a bit (default: all cores)")->check(CLI::NonNegativeNumber);
+  auto* const checkpoint = app.add_option("--checkpoint", s.checkpoint, "file to save the run in (.safetensors)");
+  app.add_option("--every", s.every, "also save every so many steps")->check(CLI::PositiveNumber)->needs(checkpoint);
+  app.add_flag("--resume", s.resume, "go on from the checkpoint")->needs(checkpoint);
+  app.add_option("--stop-at-step", s.stop_at_step, "stop (and save) after this step")->check(CLI::PositiveNumber);
+  app.add_flag("--quiet", s.quiet, "print the last two lines only");
+  CLI11_PARSE(app, argc, argv);
+
+  if (s.optimizer == "sgd") train(s, mt::sgd{.lr = s.lr > 0 ? s.lr : 0.05f, .momentum = 0.9f});
+  else if (s.optimizer == "adam") train(s, mt::adam{.lr = s.lr > 0 ? s.lr : 1e-3f});
+  else train(s, mt::adamw{.lr = s.lr > 0 ? s.lr : 1e-3f});
+  return 0;
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "train_digits: %s\n", e.what());
+  return 1;
+}

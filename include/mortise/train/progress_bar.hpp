@@ -1,0 +1,78 @@
+// A line that shows how an epoch goes: a bar on a terminal, one plain line an epoch elsewhere.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include <unistd.h>
+
+#include <mortise/config.hpp>
+
+namespace mortise {
+
+/// Shows steps of one epoch on `out`: rate, loss, accuracy and the time that is left. On a terminal the line is redrawn at most ten times a
+/// second; on a file or a pipe only `finish` prints, so that logs stay readable. Reading the clock is all that an update costs otherwise.
+class progress_bar {
+ public:
+  /// `label`: "epoch 3/20"; `total`: steps of the epoch; `first`: steps that were done before (a resumed epoch).
+  progress_bar(std::string label, std::size_t total, std::size_t first = 0, std::FILE* out = stdout, bool quiet = false)
+      : label_{std::move(label)}, total_{total}, first_{first}, done_{first}, out_{out}, quiet_{quiet},
+        terminal_{!quiet && ::isatty(::fileno(out)) == 1}, start_{clock::now()}, drawn_{start_} {}
+
+  /// One more step; `samples` of it count for the rate.
+  void update(std::size_t samples, double loss, double accuracy) {
+    ++done_;
+    samples_ += samples;
+    loss_ = loss;
+    accuracy_ = accuracy;
+    if (!terminal_) return;
+    auto const now = clock::now();
+    if (now - drawn_ >= std::chrono::milliseconds{100}) {
+      drawn_ = now;
+      draw(now, false);
+    }
+  }
+
+  /// Ends the line; `note` is appended to it.
+  void finish(std::string_view note = {}) {
+    if (quiet_) return;
+    draw(clock::now(), true);
+    if (!note.empty()) std::fprintf(out_, "  %.*s", static_cast<int>(note.size()), note.data());
+    std::fputc('\n', out_);
+    std::fflush(out_);
+  }
+
+ private:
+  using clock = std::chrono::steady_clock;
+
+  MORTISE_COLD void draw(clock::time_point now, bool last) {
+    double const seconds = std::chrono::duration<double>(now - start_).count();
+    double const rate = seconds > 0 ? static_cast<double>(samples_) / seconds : 0;
+    std::size_t const steps = done_ - first_;
+    double const left = steps != 0 ? seconds / static_cast<double>(steps) * static_cast<double>(total_ > done_ ? total_ - done_ : 0) : 0;
+    if (terminal_) {
+      constexpr std::size_t width = 24;
+      std::size_t const filled = total_ == 0 ? width : width * (done_ < total_ ? done_ : total_) / total_;
+      std::string const bar = std::string(filled, '#') + std::string(width - filled, '.');
+      std::fprintf(out_, "\r%s [%s] %zu/%zu  %.0f samples/s  loss %.4f  accuracy %.4f  %s %.0f s\033[K", label_.c_str(), bar.c_str(), done_, total_,
+                   rate, loss_, accuracy_, last ? "took" : "ETA", last ? seconds : left);
+      std::fflush(out_);
+    } else if (last) {
+      std::fprintf(out_, "%s  %zu/%zu steps  %.0f samples/s  loss %.4f  accuracy %.4f  %.1f s", label_.c_str(), done_, total_, rate, loss_,
+                   accuracy_, seconds);
+    }
+  }
+
+  std::string label_;
+  std::size_t total_, first_, done_;
+  std::FILE* out_;
+  bool quiet_, terminal_;
+  clock::time_point start_, drawn_;
+  std::size_t samples_ = 0;
+  double loss_ = 0, accuracy_ = 0;
+};
+
+}  // namespace mortise
