@@ -88,6 +88,7 @@ struct module_description {
   std::size_t workspace_fixed = 0;  ///< the same, once for the whole batch
 
   bool reads_input = true;         ///< backward reads x
+  bool input_for_parameters_only = false;  ///< it reads x for the gradients of parameters alone: a frozen module's input is not kept
   bool reads_output = false;       ///< backward reads y
   bool in_place = false;           ///< forward works when y is x's memory
   bool backward_in_place = false;  ///< backward works when dx is dy's memory
@@ -110,6 +111,13 @@ struct module_description {
     buffers.push_back({name, shape{}, 0, true});
     return *this;
   }
+};
+
+/// Workspace that follows from the input's shape as a type (the blocking of a convolution), which `describe` cannot see. Such a module has
+/// `static constexpr bool has_workspace_by_type = true` and `template <class Input> static constexpr workspace_by_type workspace()`.
+struct workspace_by_type {
+  std::size_t per_sample = 0;
+  std::size_t fixed = 0;
 };
 
 /// A differentiable map with a fixed per-sample output shape: a trivially copyable value with a name and a description, and

@@ -22,6 +22,7 @@ struct linear {
     module_description d;
     d.output = in;
     d.output[in.rank - 1] = Out;
+    d.input_for_parameters_only = true;
     d.parameter("weight", shape{Out, in.back()}, init::fan_in_uniform(in.back()));
     if (Bias) d.parameter("bias", shape{Out}, init::fan_in_uniform(in.back()));
     return d;
