@@ -381,10 +381,11 @@ MORTISE_INLINE MORTISE_HD V sqrt_normal(V const& x) {
   return fma(fma(-s, s, x), V(T(0.5)) * y, s);
 }
 
+/// Square root in multiplications, for vectors that the compiler cannot be told to take the root of.
 template <class V>
-MORTISE_INLINE MORTISE_HD V sqrt(V const& x) {
-  using T = value_of<V>;
+MORTISE_INLINE V sqrt_by_multiplication(V const& x) {
   using L = layout_of<V>;
+  using T = value_of<V>;
   // Subnormals go up by an even power of two and come back by its root; 2^26 and 2^54.
   constexpr T up = sizeof(T) == 4 ? T(0x1p26) : T(0x1p54);
   constexpr T down = sizeof(T) == 4 ? T(0x1p-13) : T(0x1p-27);
@@ -394,6 +395,31 @@ MORTISE_INLINE MORTISE_HD V sqrt(V const& x) {
   // 0, -0, infinity and NaN are their own roots
   V const outside = select(x < V(T(0)), V(L::nan), x);
   return select(x > V(T(0)), select(x < V(L::infinity), result, x), outside);
+}
+
+/// Square root: 0.5 ulp where the processor's instruction is used (scalars, g++), 0.7 elsewhere.
+template <class V>
+MORTISE_INLINE MORTISE_HD V sqrt(V const& x) {
+  if constexpr (lanes_of<V>::width == 1) {
+    if constexpr (sizeof(V) == 4) return __builtin_sqrtf(x);
+    else return __builtin_sqrt(x);
+  } else {
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
+    // g++ has no generic root of vectors, and calls of sqrtf do not vectorise while errno is observed. An Adam step of 2410 parameters
+    // takes 0.32 us with the instruction, 0.41 us with multiplications (AVX-512; 0.58 and 0.80 with AVX2).
+    V r;
+    if constexpr (sizeof(typename V::reg) == 16) {
+      if constexpr (sizeof(value_of<V>) == 4) asm("sqrtps %1, %0" : "=x"(r.v) : "x"(x.v));
+      else asm("sqrtpd %1, %0" : "=x"(r.v) : "x"(x.v));
+    } else {
+      if constexpr (sizeof(value_of<V>) == 4) asm("vsqrtps %1, %0" : "=v"(r.v) : "v"(x.v));
+      else asm("vsqrtpd %1, %0" : "=v"(r.v) : "v"(x.v));
+    }
+    return r;
+#else
+    return sqrt_by_multiplication(x);
+#endif
+  }
 }
 
 /// 1/sqrt(x)

@@ -119,7 +119,13 @@ struct simd {
   reg v;
 
   MORTISE_INLINE simd() : v{} {}
-  MORTISE_INLINE simd(T s) : v(s - reg{}) {}  // x - 0 keeps the sign of zero
+  /// A plain loop on purpose, not unrolled by hand: g++ 12 makes one broadcast of it, but of `s - reg{}`, `reg{s, s, ...}` or an unrolled
+  /// loop one masked move per lane, since those are taken apart before the function is inlined where the target has such vectors.
+  MORTISE_INLINE simd(T s) {
+    reg r;
+    for (int i = 0; i < Width; ++i) r[i] = s;
+    v = r;
+  }
   MORTISE_INLINE explicit simd(reg const& r) : v(r) {}
 
   MORTISE_INLINE static simd load(T const* p) { return simd{static_cast<reg>(*reinterpret_cast<memory const*>(p))}; }

@@ -20,6 +20,7 @@ struct tanh_f { template <class V> MORTISE_INLINE static V ours(V const& x) { re
 struct sigmoid_f { template <class V> MORTISE_INLINE static V ours(V const& x) { return md::sigmoid(x); } static long double exact(long double x) { return 1 / (1 + std::exp(-x)); } };
 struct erf_f { template <class V> MORTISE_INLINE static V ours(V const& x) { return md::erf(x); } static long double exact(long double x) { return std::erf(x); } };
 struct sqrt_f { template <class V> MORTISE_INLINE static V ours(V const& x) { return md::sqrt(x); } static long double exact(long double x) { return std::sqrt(x); } };
+struct sqrt_by_multiplication_f { template <class V> MORTISE_INLINE static V ours(V const& x) { return md::sqrt_by_multiplication(x); } static long double exact(long double x) { return std::sqrt(x); } };
 struct rsqrt_f { template <class V> MORTISE_INLINE static V ours(V const& x) { return md::rsqrt(x); } static long double exact(long double x) { return 1 / std::sqrt(x); } };
 
 template <class F, class T>
@@ -137,6 +138,8 @@ TEST_CASE_TEMPLATE("elementary functions keep their stated error", T, float, dou
   SUBCASE("sqrt") {
     check<sqrt_f, T>(orders<T>(false, 64), 0.7);
     check<sqrt_f, T>(line<T>(0, 4, n), 0.7);
+    check<sqrt_by_multiplication_f, T>(orders<T>(false, 64), 0.7);
+    check<sqrt_by_multiplication_f, T>(line<T>(0, 4, n), 0.7);
   }
   SUBCASE("rsqrt") {
     check<rsqrt_f, T>(orders<T>(false, 64), 1.5);
@@ -170,7 +173,7 @@ TEST_CASE_TEMPLATE("limits are reached and NaN passes through", T, float, double
   CHECK(md::rsqrt(T(0)) == inf);
   CHECK(md::rsqrt(inf) == T(0));
   CHECK(md::sqrt_normal(T(0)) == T(0));
-  for (T const y : {md::exp(nan), md::expm1(nan), md::log(nan), md::log1p(nan), md::tanh(nan), md::sigmoid(nan), md::erf(nan), md::sqrt(nan),
+  for (T const y : {md::exp(nan), md::expm1(nan), md::log(nan), md::log1p(nan), md::tanh(nan), md::sigmoid(nan), md::erf(nan), md::sqrt(nan), md::sqrt_by_multiplication(nan),
                     md::rsqrt(nan)})
     CHECK(std::isnan(y));
 }
