@@ -4,7 +4,7 @@
 // weight  (out_c, in_c / groups, kh, kw)    dweight the same
 // y       (batch, out_c, out_h, out_w)      dy the same
 //
-//   conv2d_forward<Activation>(device, Geometry{}, batch, x, weight, bias_or_null, y, workspace)
+//   conv2d_forward<activation::relu>(device, Geometry{}, batch, x, weight, bias_or_null, y, workspace)
 //   conv2d_backward_input(device, Geometry{}, batch, dy, weight, dx, workspace)
 //   conv2d_backward_weight(device, Geometry{}, batch, x, dy, dweight, dbias_or_null, workspace)
 //
@@ -15,12 +15,10 @@
 
 #include <cstddef>
 
+#include <mortise/operation/gemm.hpp>
 #include <mortise/operation/window2d.hpp>
 
 namespace mortise {
-
-/// What a convolution applies to its sums before it stores them.
-enum class conv2d_activation : int { identity, relu };
 
 /// Scratch memory of an operation, in elements.
 struct conv2d_workspace_size {

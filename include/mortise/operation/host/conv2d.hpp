@@ -2,85 +2,147 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include <mortise/device/host.hpp>
 #include <mortise/operation/conv2d.hpp>
+#include <mortise/operation/host/conv2d_direct.hpp>
 
 namespace mortise {
 
+namespace detail {
+
+constexpr std::size_t conv2d_larger(std::size_t a, std::size_t b) { return a < b ? b : a; }
+
+/// Elements of scratch memory that one piece of a batch needs, in any direction.
+constexpr std::size_t conv2d_direct_scratch(conv2d_sizes const& s) {
+  return conv2d_larger(conv2d_direct_forward_scratch(s),
+                       conv2d_larger(conv2d_direct_backward_input_scratch(s), conv2d_direct_backward_weight_scratch(s)));
+}
+/// Elements of one partial gradient: weight and bias.
+constexpr std::size_t conv2d_partial(conv2d_sizes const& s) { return conv2d_round_up(s.groups * s.out_c * (s.taps() + 1)); }
+
+/// Samples that a vector of T holds on this machine.
+template <class T>
+inline std::size_t samples_in_vector() {
+  return (std::size_t{16} << static_cast<int>(current_instruction_set())) / sizeof(T);
+}
+
+/// to[i] = sum over the parts, in ascending order.
+template <class T>
+struct sum_parts {
+  T const* part;
+  std::size_t step, parts, n;
+  T* to;
+  template <int Bytes>
+  MORTISE_INLINE void operator()() const {
+    constexpr int W = Bytes / static_cast<int>(sizeof(T));
+    using vec = simd<T, W>;
+    std::size_t i = 0;
+    for (; i + static_cast<std::size_t>(W) <= n; i += static_cast<std::size_t>(W)) {
+      vec sum = vec::load(part + i);
+      for (std::size_t p = 1; p < parts; ++p) sum += vec::load(part + p * step + i);
+      sum.store(to + i);
+    }
+    for (; i < n; ++i) {
+      T sum = part[i];
+      for (std::size_t p = 1; p < parts; ++p) sum += part[p * step + i];
+      to[i] = sum;
+    }
+  }
+};
+
+/// Pieces of `count` things that may run at the same time, with scratch memory for each; for results that do not depend on the cut.
+inline std::size_t conv2d_pieces(host const& device, std::size_t count) {
+  std::size_t const wanted = device.thread_count() == 1 ? 1 : conv2d_most_pieces;
+  return count < wanted ? count : wanted;
+}
+
+template <class G, class T>
+void conv2d_direct_forward_batch(host const& device, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T* workspace,
+                                 bool relu) {
+  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
+  std::size_t const pieces = conv2d_pieces(device, batch);
+  for_each_piece(device, pieces, [=](std::size_t piece) {
+    std::size_t const begin = batch * piece / pieces, end = batch * (piece + 1) / pieces;
+    for_this_cpu(conv2d_direct_forward<T, conv2d_tile_rows(s.out_c, 6)>{s, x + begin * G::in_elements, weight, bias, y + begin * G::out_elements,
+                                                                       workspace + piece * conv2d_direct_scratch(s), end - begin, relu});
+  });
+}
+
+template <class G, class T>
+void conv2d_direct_backward_input_batch(host const& device, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
+  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
+  constexpr std::size_t pad = conv2d_row_tile - 1, dy_w = conv2d_direct_dy_width(s);
+  constexpr std::size_t dy_elements = G::out_c * G::out_h * dy_w;
+  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, blocks);
+  for_each_piece(device, pieces, [=](std::size_t piece) {
+    T* const dy_lanes = workspace + piece * conv2d_direct_scratch(s);
+    T* const dx_lanes = dy_lanes + dy_elements * width;
+    auto* const taps = reinterpret_cast<std::uint32_t*>(dx_lanes + G::in_elements * width);
+    for (std::size_t row = 0; row < G::out_c * G::out_h; ++row) {
+      device.fill_zero(dy_lanes + row * dy_w * width, pad * width * sizeof(T));
+      device.fill_zero(dy_lanes + (row * dy_w + pad + G::out_w) * width, pad * width * sizeof(T));
+    }
+    for (std::size_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; ++block) {
+      std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
+      for_this_cpu(samples_to_lanes_task<T>{dy + first * G::out_elements, G::out_elements, samples, G::out_elements, dy_lanes,
+                                            {G::out_w, G::out_h, 2 * pad, 0, pad}});
+      for_this_cpu(conv2d_direct_backward_input<T, conv2d_tile_rows(s.in_c, 6)>{s, weight, dy_lanes, dx_lanes, taps});
+      for_this_cpu(lanes_to_samples_task<T>{dx_lanes, G::in_elements, dx + first * G::in_elements, G::in_elements, samples});
+    }
+  });
+}
+
+template <class G, class T>
+void conv2d_direct_backward_weight_batch(host const& device, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T* workspace) {
+  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
+  constexpr std::size_t partial = conv2d_partial(s), x_elements = G::in_c * s.padded_h() * s.padded_w();
+  constexpr int columns = G::kernel_w <= 6 ? static_cast<int>(G::kernel_w) : conv2d_tile_rows(G::kernel_w, 6);
+  // The cut into partial sums depends on the batch alone (and on the vector's length).
+  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width;
+  std::size_t const pieces = blocks < conv2d_most_pieces ? blocks : conv2d_most_pieces;
+  bool const alone = device.thread_count() == 1;
+  T* const partials = workspace + conv2d_most_pieces * conv2d_direct_scratch(s);
+  for_each_piece(device, pieces, [=](std::size_t piece) {
+    T* const x_lanes = workspace + (alone ? 0 : piece) * conv2d_direct_scratch(s);
+    T* const dy_lanes = x_lanes + x_elements * width;
+    T* const part = partials + piece * partial;
+    if (G::pad_h + G::pad_w != 0) device.fill_zero(x_lanes, x_elements * width * sizeof(T));
+    std::size_t const begin = blocks * piece / pieces;
+    for (std::size_t block = begin; block < blocks * (piece + 1) / pieces; ++block) {
+      std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
+      for_this_cpu(samples_to_lanes_task<T>{x + first * G::in_elements, G::in_elements, samples, G::in_elements, x_lanes,
+                                            {G::in_w, G::in_h, 2 * G::pad_w, 2 * G::pad_h * s.padded_w(), G::pad_h * s.padded_w() + G::pad_w}});
+      for_this_cpu(conv2d_direct_backward_weight<T, s.out_c, columns>{s, x_lanes, dy + first * G::out_elements, samples, dy_lanes, part,
+                                                                     part + G::weight_elements, block != begin});
+    }
+  });
+  for_this_cpu(sum_parts<T>{partials, partial, pieces, G::weight_elements, dweight});
+  if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + G::weight_elements, partial, pieces, G::out_c, dbias});
+}
+
+}  // namespace detail
+
 template <class Geometry>
 constexpr conv2d_workspace_size conv2d_workspace() {
-  return {64, 0};
+  constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
+  return {detail::conv2d_most_pieces * (detail::conv2d_direct_scratch(s) + detail::conv2d_partial(s)), 0};
 }
 
-template <conv2d_activation Activation = conv2d_activation::identity, class Geometry, class T>
-void conv2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T*) {
-  using g = Geometry;
-  for_each_piece(device, batch * g::out_c, [=](std::size_t piece) {
-    std::size_t const n = piece / g::out_c, o = piece % g::out_c;
-    T const* const xg = x + n * g::in_elements + o / g::group_out * g::group_in * g::in_h * g::in_w;
-    for (std::size_t p = 0; p < g::out_h; ++p)
-      for (std::size_t q = 0; q < g::out_w; ++q) {
-        T sum = bias != nullptr ? bias[o] : T{0};
-        for (std::size_t c = 0; c < g::group_in; ++c)
-          for (std::size_t i = 0; i < g::kernel_h; ++i)
-            for (std::size_t j = 0; j < g::kernel_w; ++j) {
-              std::size_t const r = p * g::stride_h + i * g::dilation_h - g::pad_h, s = q * g::stride_w + j * g::dilation_w - g::pad_w;
-              if (r < g::in_h && s < g::in_w)
-                sum += weight[o * g::taps + (c * g::kernel_h + i) * g::kernel_w + j] * xg[(c * g::in_h + r) * g::in_w + s];
-            }
-        if (Activation == conv2d_activation::relu && T{0} > sum) sum = T{0};
-        y[((n * g::out_c + o) * g::out_h + p) * g::out_w + q] = sum;
-      }
-  });
+template <activation Activation = activation::identity, class Geometry, class T>
+void conv2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T* workspace) {
+  detail::conv2d_direct_forward_batch<Geometry>(device, batch, x, weight, bias, y, workspace, Activation == activation::relu);
 }
 
 template <class Geometry, class T>
-void conv2d_backward_input(host const& device, Geometry, std::size_t batch, T const* dy, T const* weight, T* dx, T*) {
-  using g = Geometry;
-  for_each_piece(device, batch, [=](std::size_t n) {
-    T* const dxn = dx + n * g::in_elements;
-    for (std::size_t e = 0; e < g::in_elements; ++e) dxn[e] = T{0};
-    for (std::size_t o = 0; o < g::out_c; ++o)
-      for (std::size_t c = 0; c < g::group_in; ++c)
-        for (std::size_t i = 0; i < g::kernel_h; ++i)
-          for (std::size_t j = 0; j < g::kernel_w; ++j) {
-            T const w = weight[o * g::taps + (c * g::kernel_h + i) * g::kernel_w + j];
-            for (std::size_t p = 0; p < g::out_h; ++p)
-              for (std::size_t q = 0; q < g::out_w; ++q) {
-                std::size_t const r = p * g::stride_h + i * g::dilation_h - g::pad_h, s = q * g::stride_w + j * g::dilation_w - g::pad_w;
-                if (r < g::in_h && s < g::in_w)
-                  dxn[((o / g::group_out * g::group_in + c) * g::in_h + r) * g::in_w + s] +=
-                      w * dy[((n * g::out_c + o) * g::out_h + p) * g::out_w + q];
-              }
-          }
-  });
+void conv2d_backward_input(host const& device, Geometry, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
+  detail::conv2d_direct_backward_input_batch<Geometry>(device, batch, dy, weight, dx, workspace);
 }
 
 template <class Geometry, class T>
-void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T*) {
-  using g = Geometry;
-  for_each_piece(device, g::out_c, [=](std::size_t o) {
-    for (std::size_t k = 0; k < g::taps; ++k) {
-      std::size_t const c = k / (g::kernel_h * g::kernel_w), i = k / g::kernel_w % g::kernel_h, j = k % g::kernel_w;
-      T sum{0};
-      for (std::size_t n = 0; n < batch; ++n)
-        for (std::size_t p = 0; p < g::out_h; ++p)
-          for (std::size_t q = 0; q < g::out_w; ++q) {
-            std::size_t const r = p * g::stride_h + i * g::dilation_h - g::pad_h, s = q * g::stride_w + j * g::dilation_w - g::pad_w;
-            if (r < g::in_h && s < g::in_w)
-              sum += dy[((n * g::out_c + o) * g::out_h + p) * g::out_w + q] *
-                     x[((n * g::in_c + o / g::group_out * g::group_in + c) * g::in_h + r) * g::in_w + s];
-          }
-      dweight[o * g::taps + k] = sum;
-    }
-    if (dbias != nullptr) {
-      T sum{0};
-      for (std::size_t n = 0; n < batch; ++n)
-        for (std::size_t e = 0; e < g::out_h * g::out_w; ++e) sum += dy[(n * g::out_c + o) * g::out_h * g::out_w + e];
-      dbias[o] = sum;
-    }
-  });
+void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T* workspace) {
+  detail::conv2d_direct_backward_weight_batch<Geometry>(device, batch, x, dy, dweight, dbias, workspace);
 }
 
 }  // namespace mortise
