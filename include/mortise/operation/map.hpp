@@ -28,6 +28,28 @@ inline void for_each_range(host const& device, std::size_t n, Body const& body) 
   });
 }
 
+/// Calls body(first row, rows) on fixed blocks of rows with about map_piece elements.
+template <class Body>
+inline void for_each_row_block(host const& device, std::size_t rows, std::size_t width, Body const& body) {
+  std::size_t const block = width >= map_piece ? 1 : map_piece / width;
+  if (rows <= block) {
+    if (rows != 0) body(std::size_t{0}, rows);
+    return;
+  }
+  for_each_piece(device, (rows + block - 1) / block, [&](std::size_t piece) {
+    std::size_t const first = piece * block;
+    body(first, rows - first < block ? rows - first : block);
+  });
+}
+
+/// The lanes below n, zero in the others: for sums over the last elements of a row.
+template <class V>
+MORTISE_INLINE V first_lanes(V const& v, std::size_t n) {
+  V r;
+  for (std::size_t i = 0; i < n; ++i) r.v[i] = v.v[i];
+  return r;
+}
+
 template <class T>
 struct add_kernel {
   T const* a;

@@ -16,7 +16,8 @@
 //   layer_norm_forward(device, rows, width, x, weight_or_null, bias_or_null, eps, y, mean_or_null, rstd_or_null)
 //   layer_norm_backward(device, rows, width, dy, x, weight_or_null, mean, rstd, dweight_or_null, dbias_or_null, dx_or_null, workspace)
 //
-// x, y, dy, dx (rows, width); weight, bias (width); mean, rstd (rows); workspace layer_norm_workspace(rows, width) elements. y may be x, dx may be dy.
+// x, y, dy, dx (rows, width); weight, bias (width); mean, rstd (rows); the workspace of backward
+// is layer_norm_workspace::fixed(width) + rows * layer_norm_workspace::per_row(width) elements or more. y may be x, dx may be dy.
 //
 // All sums have a fixed tree that depends on the sizes alone. Moments are found in one pass over memory: each chunk's mean and squares
 // around it in T, chunks joined in double (Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -26,3 +27,4 @@
 #include <cstddef>
 
 #include <mortise/operation/host/batch_norm.hpp>
+#include <mortise/operation/host/layer_norm.hpp>
