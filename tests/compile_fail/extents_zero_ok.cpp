@@ -1,0 +1,3 @@
+#include <mortise/tensor/shape.hpp>
+
+constexpr auto n = mortise::extents<3, 1>::elements;
