@@ -282,19 +282,19 @@ struct conv2d_direct_forward {
   template <int W, int Vectors>
   MORTISE_INLINE void tile(T const* from, std::uint32_t const* offset, T const* w, T const* b, T* to, std::size_t stored) const {
     using vec = simd<T, W>;
-    vec sum[Rows][Vectors];
+    typename vec::reg sum[Rows][Vectors];  // raw registers: an array of objects with a constructor would live in memory
     if (b != nullptr) {
       MORTISE_UNROLL(8)
       for (int i = 0; i < Rows; ++i) {
         vec const start{b[i]};
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = start;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = start.v;
       }
     } else {
       MORTISE_UNROLL(8)
       for (int i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{};
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{}.v;
       }
     }
     T const* row[Rows];
@@ -305,21 +305,21 @@ struct conv2d_direct_forward {
     for (std::size_t c = s.in_c; c != 0; --c, from += map)
       for (std::size_t t = 0; t < kernel; ++t, ++k) {
         T const* const source = from + offset[t];
-        vec in[Vectors];
+        typename vec::reg in[Vectors];
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) in[v] = vec::load(source + v * W);
+        for (int v = 0; v < Vectors; ++v) in[v] = vec::load(source + v * W).v;
         MORTISE_UNROLL(8)
         for (int i = 0; i < Rows; ++i) {
           vec const a{row[i][k]};
           MORTISE_UNROLL(4)
-          for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, in[v], sum[i][v]);
+          for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, vec{in[v]}, vec{sum[i][v]}).v;
         }
       }
     if (relu) {
       MORTISE_UNROLL(8)
       for (int i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = max(vec{}, sum[i][v]);  // in this order NaN stays
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = max(vec{}, vec{sum[i][v]}).v;  // in this order NaN stays
       }
     }
     std::size_t const positions = s.positions();
@@ -327,14 +327,14 @@ struct conv2d_direct_forward {
       MORTISE_UNROLL(8)
       for (int i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v].store(to + static_cast<std::size_t>(i) * positions + v * W);
+        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(to + static_cast<std::size_t>(i) * positions + v * W);
       }
     } else {
       alignas(64) T part[Rows][Vectors * W];
       MORTISE_UNROLL(8)
       for (int i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v].store(part[i] + v * W);
+        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(part[i] + v * W);
       }
       for (std::size_t i = 0; i < static_cast<std::size_t>(Rows); ++i)
         for (std::size_t e = 0; e < stored; ++e) to[i * positions + e] = part[i][e];
@@ -396,20 +396,25 @@ struct conv2d_direct_backward_input {
   MORTISE_INLINE void tile(T const* w, T const* from, std::size_t count, T* to, std::size_t stored) const {
     using vec = simd<T, W>;
     constexpr int tile_w = static_cast<int>(conv2d_row_tile);
-    vec sum[Rows][tile_w];
+    typename vec::reg sum[Rows][tile_w];
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < Rows; ++i) {
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < tile_w; ++v) sum[i][v] = vec{}.v;
+    }
     std::size_t const kernel = s.kernel(), map = s.out_h * conv2d_direct_dy_width(s) * static_cast<std::size_t>(W), next = s.taps();
     for (std::size_t o = s.out_c; o != 0; --o, from += map, w += next)
       for (std::size_t t = 0; t < count; ++t) {
         T const* const source = from + taps[2 * t];
         T const* const a = w + taps[2 * t + 1];
-        vec in[tile_w];
+        typename vec::reg in[tile_w];
         MORTISE_UNROLL(4)
-        for (int v = 0; v < tile_w; ++v) in[v] = vec::load(source + v * W);
+        for (int v = 0; v < tile_w; ++v) in[v] = vec::load(source + v * W).v;
         MORTISE_UNROLL(8)
         for (int i = 0; i < Rows; ++i) {
           vec const factor{a[static_cast<std::size_t>(i) * kernel]};
           MORTISE_UNROLL(4)
-          for (int v = 0; v < tile_w; ++v) sum[i][v] = fma(factor, in[v], sum[i][v]);
+          for (int v = 0; v < tile_w; ++v) sum[i][v] = fma(factor, vec{in[v]}, vec{sum[i][v]}).v;
         }
       }
     MORTISE_UNROLL(8)
@@ -417,7 +422,7 @@ struct conv2d_direct_backward_input {
       MORTISE_UNROLL(4)
       for (int v = 0; v < tile_w; ++v)
         if (static_cast<std::size_t>(v) < stored)
-          sum[i][v].store(to + (static_cast<std::size_t>(i) * s.in_h * s.in_w + static_cast<std::size_t>(v) * s.stride_w) * static_cast<std::size_t>(W));
+          vec{sum[i][v]}.store(to + (static_cast<std::size_t>(i) * s.in_h * s.in_w + static_cast<std::size_t>(v) * s.stride_w) * static_cast<std::size_t>(W));
     }
   }
 };
@@ -433,13 +438,13 @@ constexpr std::size_t conv2d_direct_backward_weight_scratch(conv2d_sizes const& 
 
 /// The sums of the lanes of `N` vectors, each in the tree of sum_lanes.
 template <int N, class T, int W>
-MORTISE_INLINE void sum_lanes_of(simd<T, W> const (&v)[N], T* sums) {
+MORTISE_INLINE void sum_lanes_of(typename simd<T, W>::reg const (&v)[N], T* sums) {
   using reg = typename simd<T, W>::reg;
   MORTISE_UNROLL(8)
   for (int block = 0; block < N; block += W) {
     reg part[W];
     MORTISE_UNROLL(16)
-    for (int i = 0; i < W; ++i) part[i] = block + i < N ? v[block + i < N ? block + i : 0].v : reg{};
+    for (int i = 0; i < W; ++i) part[i] = block + i < N ? v[block + i < N ? block + i : 0] : reg{};
     MORTISE_UNROLL(4)
     for (int half = W / 2; half > 0; half /= 2) {
       MORTISE_UNROLL(8)
@@ -483,15 +488,15 @@ struct conv2d_direct_backward_weight {
         samples_to_lanes<W>(dy + first * positions, s.groups * s.out_group(), samples, rows * positions, dy_lanes,
                             padded_cursor{positions, rows, 0, 0, 0});
         for (std::size_t i = skip; i < rows; ++i) {
-          vec part[4];
+          typename vec::reg part[4] = {vec{}.v, vec{}.v, vec{}.v, vec{}.v};
           T const* const from = dy_lanes + i * positions * width;
           std::size_t p = 0;
           for (; p + 4 <= positions; p += 4) {
             MORTISE_UNROLL(4)
-            for (std::size_t v = 0; v < 4; ++v) part[v] += vec::load(from + (p + v) * width);
+            for (std::size_t v = 0; v < 4; ++v) part[v] += vec::load(from + (p + v) * width).v;
           }
-          for (; p < positions; ++p) part[0] += vec::load(from + p * width);
-          T const sum = sum_lanes((part[0] + part[1]) + (part[2] + part[3]));
+          for (; p < positions; ++p) part[0] += vec::load(from + p * width).v;
+          T const sum = sum_lanes(vec{(part[0] + part[1]) + (part[2] + part[3])});
           dbias[first + i] = accumulate ? dbias[first + i] + sum : sum;
         }
         T const* from = x + group * s.in_c * map;
@@ -515,7 +520,9 @@ struct conv2d_direct_backward_weight {
   MORTISE_INLINE void tile(T const* from, T* sums) const {
     using vec = simd<T, W>;
     constexpr std::size_t width = static_cast<std::size_t>(W);
-    vec sum[Rows * Columns];
+    typename vec::reg sum[Rows * Columns];
+    MORTISE_UNROLL(24)
+    for (int i = 0; i < Rows * Columns; ++i) sum[i] = vec{}.v;
     T const* g[Rows];
     MORTISE_UNROLL(8)
     for (int m = 0; m < Rows; ++m) g[m] = dy_lanes + static_cast<std::size_t>(m) * s.positions() * width;
@@ -524,14 +531,14 @@ struct conv2d_direct_backward_weight {
     for (std::size_t p = 0; p < s.out_h; ++p, from += row) {
       T const* source = from;
       for (std::size_t q = 0; q < s.out_w; ++q, source += step, at += width) {
-        vec in[Columns];
+        typename vec::reg in[Columns];
         MORTISE_UNROLL(8)
-        for (int t = 0; t < Columns; ++t) in[t] = vec::load(source + static_cast<std::size_t>(t) * tap);
+        for (int t = 0; t < Columns; ++t) in[t] = vec::load(source + static_cast<std::size_t>(t) * tap).v;
         MORTISE_UNROLL(8)
         for (int m = 0; m < Rows; ++m) {
           vec const d = vec::load(g[m] + at);
           MORTISE_UNROLL(8)
-          for (int t = 0; t < Columns; ++t) sum[m * Columns + t] = fma(d, in[t], sum[m * Columns + t]);
+          for (int t = 0; t < Columns; ++t) sum[m * Columns + t] = fma(d, vec{in[t]}, vec{sum[m * Columns + t]}).v;
         }
       }
     }

@@ -28,8 +28,9 @@ MORTISE_INLINE void for_each_tap(std::size_t p, std::size_t q, F const& f) {
 
 }  // namespace detail
 
-template <pool2d_activation Activation = pool2d_activation::identity, class Geometry, class T>
-void max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
+namespace detail {
+template <bool Relu, class Geometry, class T>
+void max_pool2d_forward_loops(host const& device, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
   using g = Geometry;
   static_assert(g::kernel_h * g::kernel_w <= 255, "mortise::max_pool2d: a window has at most 255 elements (its index is a byte)");
   for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
@@ -43,11 +44,22 @@ void max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const
           T const v = map[r * g::in_w + s];
           if (place == pool2d_clipped || v > best || v != v) best = v, place = k;
         });
-        if (Activation == pool2d_activation::relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
+        if (Relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
         y[e] = best;
         if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
       }
   });
+}
+}  // namespace detail
+
+template <class Geometry, class T>
+void max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
+  detail::max_pool2d_forward_loops<false, Geometry>(device, batch, x, y, index);
+}
+
+template <class Geometry, class T>
+void relu_max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
+  detail::max_pool2d_forward_loops<true, Geometry>(device, batch, x, y, index);
 }
 
 template <class Geometry, class T>
