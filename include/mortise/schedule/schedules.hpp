@@ -1,0 +1,207 @@
+// Learning rates as pure functions of the step, in closed form. Names, settings and defaults are PyTorch's.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <vector>
+
+namespace mortise {
+
+/// The learning rate at a step (or epoch: whatever one counts), from a group's base rate. A value without state.
+template <class S>
+concept Schedule = std::copyable<S> && requires(S const& s, double base_lr, std::int64_t step) {
+  { s(base_lr, step) } -> std::convertible_to<double>;
+};
+
+/// One schedule, and another after it; see `then`.
+template <Schedule First, Schedule Second>
+struct schedule_sequence;
+
+namespace detail {
+inline constexpr double pi = 3.14159265358979323846;
+}  // namespace detail
+
+/// `first` for `steps` steps, then `second`, which counts from 0 again (PyTorch's SequentialLR).
+template <Schedule First, Schedule Second>
+struct schedule_sequence {
+  First first;
+  std::int64_t steps = 0;
+  Second second;
+
+  double operator()(double base_lr, std::int64_t step) const { return step < steps ? first(base_lr, step) : second(base_lr, step - steps); }
+
+  template <Schedule Next>
+  constexpr auto then(std::int64_t after, Next const& next) const {
+    return schedule_sequence<schedule_sequence, Next>{*this, after, next};
+  }
+};
+
+/// then(linear_lr{...}, 5, cosine_annealing_lr{...}): the first for 5 steps, then the second, counting from 0 again.
+template <Schedule First, Schedule Second>
+constexpr auto then(First const& first, std::int64_t steps, Second const& second) {
+  return schedule_sequence<First, Second>{first, steps, second};
+}
+
+/// The base rate for ever.
+struct constant_rate {
+  double operator()(double base_lr, std::int64_t) const { return base_lr; }
+};
+
+/// Times `gamma` every `step_size` steps.
+struct step_lr {
+  std::int64_t step_size = 30;
+  double gamma = 0.1;
+  double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step / step_size)); }
+};
+
+/// Times `gamma` at each milestone (ascending; one that stands twice counts twice).
+struct multi_step_lr {
+  std::vector<std::int64_t> milestones = {};
+  double gamma = 0.1;
+  double operator()(double base_lr, std::int64_t step) const {
+    std::int64_t passed = 0;
+    for (std::int64_t const m : milestones) passed += m <= step ? 1 : 0;
+    return base_lr * std::pow(gamma, static_cast<double>(passed));
+  }
+};
+
+/// Times `gamma` every step.
+struct exponential_lr {
+  double gamma = 0.9;
+  double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step)); }
+};
+
+/// Half a cosine from the base rate to `eta_min` within `t_max` steps (and back, if one goes on).
+/// Source: Loshchilov, Hutter, "SGDR", 2017, arXiv:1608.03983, eq. 5.
+struct cosine_annealing_lr {
+  std::int64_t t_max = 100;
+  double eta_min = 0;
+  double operator()(double base_lr, std::int64_t step) const {
+    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(step) / static_cast<double>(t_max))) / 2;
+  }
+};
+
+/// The cosine started anew after t_0 steps, then after t_0 * t_mult, and so on (the same source).
+struct cosine_annealing_warm_restarts {
+  std::int64_t t_0 = 10;
+  std::int64_t t_mult = 1;
+  double eta_min = 0;
+  double operator()(double base_lr, std::int64_t step) const {
+    std::int64_t length = t_0;
+    std::int64_t current = step;
+    if (t_mult == 1) current = step % t_0;
+    else
+      while (current >= length) {
+        current -= length;
+        length *= t_mult;
+      }
+    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(current) / static_cast<double>(length))) / 2;
+  }
+};
+
+/// A straight line from start_factor to end_factor times the base rate within `total_iters` steps.
+struct linear_lr {
+  double start_factor = 1.0 / 3;
+  double end_factor = 1.0;
+  std::int64_t total_iters = 5;
+  double operator()(double base_lr, std::int64_t step) const {
+    double const share = static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters);
+    return base_lr * (start_factor + (end_factor - start_factor) * share);
+  }
+};
+
+/// The base rate is reached after `steps` steps, each of which adds the same: step s (from 0) has (s + 1) / steps of it.
+struct linear_warmup {
+  std::int64_t steps = 5;
+  double operator()(double base_lr, std::int64_t step) const {
+    return step + 1 >= steps ? base_lr : base_lr * static_cast<double>(step + 1) / static_cast<double>(steps);
+  }
+  template <Schedule Next>
+  constexpr auto then(Next const& next) const {
+    return schedule_sequence<linear_warmup, Next>{*this, steps, next};
+  }
+};
+
+/// `factor` times the base rate for `total_iters` steps, then the base rate.
+struct constant_lr {
+  double factor = 1.0 / 3;
+  std::int64_t total_iters = 5;
+  double operator()(double base_lr, std::int64_t step) const { return step < total_iters ? base_lr * factor : base_lr; }
+};
+
+/// base * (1 - step / total_iters) ^ power, and 0 afterwards.
+struct polynomial_lr {
+  std::int64_t total_iters = 5;
+  double power = 1.0;
+  double operator()(double base_lr, std::int64_t step) const {
+    return base_lr * std::pow(1 - static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters), power);
+  }
+};
+
+/// base * f(step).
+template <class F>
+struct lambda_lr {
+  F lambda;
+  double operator()(double base_lr, std::int64_t step) const { return base_lr * static_cast<double>(lambda(step)); }
+};
+template <class F>
+lambda_lr(F) -> lambda_lr<F>;
+
+/// Up to `max_lr`, then down to next to nothing. The base rate does not matter.
+/// Source: Smith, Topin, "Super-convergence", 2018, arXiv:1708.07120; PyTorch's OneCycleLR with cosine annealing (or linear).
+struct one_cycle_lr {
+  double max_lr = 0.1;
+  std::int64_t total_steps = 100;
+  double pct_start = 0.3;
+  bool linear = false;  ///< anneal_strategy "linear"
+  double div_factor = 25;
+  double final_div_factor = 1e4;
+  bool three_phase = false;
+
+  double operator()(double, std::int64_t step) const {
+    double const initial = max_lr / div_factor;
+    double const minimum = initial / final_div_factor;
+    double const total = static_cast<double>(total_steps);
+    double const at = static_cast<double>(step);
+    double const first = pct_start * total - 1;
+    if (three_phase) {
+      double const second = 2 * pct_start * total - 2;
+      if (at <= first) return between(initial, max_lr, at / first);
+      if (at <= second) return between(max_lr, initial, (at - first) / (second - first));
+      return between(initial, minimum, (at - second) / (total - 1 - second));
+    }
+    if (at <= first) return between(initial, max_lr, at / first);
+    return between(max_lr, minimum, (at - first) / (total - 1 - first));
+  }
+
+ private:
+  double between(double from, double to, double share) const {
+    return linear ? (to - from) * share + from : to + (from - to) / 2 * (1 + std::cos(detail::pi * share));
+  }
+};
+
+/// Up and down between `base_lr` and `max_lr`. Source: Smith, "Cyclical learning rates", 2017, arXiv:1506.01186.
+struct cyclic_lr {
+  enum class mode_type { triangular, triangular2, exp_range };
+  double base_lr = 0.001;
+  double max_lr = 0.01;
+  std::int64_t step_size_up = 2000;
+  std::int64_t step_size_down = 0;  ///< 0: as many as up
+  mode_type mode = mode_type::triangular;
+  double gamma = 1.0;
+  double operator()(double, std::int64_t step) const {
+    double const up = static_cast<double>(step_size_up);
+    double const total = up + static_cast<double>(step_size_down == 0 ? step_size_up : step_size_down);
+    double const ratio = up / total;
+    double const cycle = std::floor(1 + static_cast<double>(step) / total);
+    double const x = 1 + static_cast<double>(step) / total - cycle;
+    double const scale = x <= ratio ? x / ratio : (x - 1) / (ratio - 1);
+    double const amplitude = mode == mode_type::triangular    ? 1
+                             : mode == mode_type::triangular2 ? 1 / std::pow(2.0, cycle - 1)
+                                                              : std::pow(gamma, static_cast<double>(step));
+    return base_lr + (max_lr - base_lr) * scale * amplitude;
+  }
+};
+
+}  // namespace mortise
