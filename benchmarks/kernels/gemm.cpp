@@ -3,12 +3,13 @@
 //   gemm [THREADS] [ROUNDS]        environment: unset OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, or OpenBLAS runs at half its speed
 //
 // Each line: 2 m n k operations over the median time of a call, in GFLOP/s, and as a share of the peak that was measured first. A round
-// times every contender in turn on the same operands; `cold` rounds of other work do not happen, so small shapes are warm in cache.
+// times every contender in turn on the same operands, many calls on end, so small shapes are warm in cache.
 // Built with -DMORTISE_BENCHMARK_BLAS it links OpenBLAS and oneDNN; without, it times only ours.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 #include <vector>
 
 #include <mortise/operation/gemm.hpp>
@@ -127,11 +128,14 @@ int main(int argc, char** argv) {
     for (int what = 0; what < 3; ++what) {
       problem p{s[0], s[1], s[2]};
       double const operations = 2.0 * static_cast<double>(s[0] * s[1] * s[2]);
-      int const calls = std::max(1, static_cast<int>(4e7 / operations));
+      int const calls = std::max(1, static_cast<int>(7e8 * threads / (operations + 1e4)));
       std::vector<double> times[3];
       for (int round = -1; round < rounds; ++round)
         for (int who = 0; who < contenders; ++who) {
-          p.run(static_cast<contender>(who), static_cast<kind>(what), threads);
+          // OpenBLAS's idle threads yield for about 30 ms before they sleep, and would take the core of the next contender.
+          if (threads > 1) std::this_thread::sleep_for(std::chrono::milliseconds{50});
+          for (auto const start = steady::now(); seconds(steady::now() - start).count() < 0.002;)
+            p.run(static_cast<contender>(who), static_cast<kind>(what), threads);
           auto const t = steady::now();
           for (int c = 0; c < calls; ++c) p.run(static_cast<contender>(who), static_cast<kind>(what), threads);
           if (round >= 0) times[who].push_back(seconds(steady::now() - t).count() / calls);

@@ -8,6 +8,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <mortise/config.hpp>
 
 namespace mortise::detail {
@@ -28,6 +32,30 @@ inline int default_thread_count() {
 MORTISE_INLINE void spin_pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#endif
+}
+
+/// The processor this thread runs on, or -1 where the system does not say.
+inline int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+/// Moves the calling thread off processor `cpu` if it may run on another, and leaves its set of allowed processors as it was.
+///
+/// A kernel that wakes a worker likes to put it where the waker runs. There it waits for a slice of time that comes when the job is over,
+/// finds nothing, sleeps again, and is woken in the same place: two threads take turns on one core while the other idles.
+inline void leave_cpu([[maybe_unused]] int cpu) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  if (!CPU_ISSET(cpu, &allowed) || CPU_COUNT(&allowed) < 2) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
 #endif
 }
 
@@ -64,6 +92,7 @@ class thread_pool {
     remaining_.store(pieces, std::memory_order_relaxed);
     state_.store(generation << 32, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) != 0) {
+      caller_cpu_.store(current_cpu(), std::memory_order_relaxed);
       wake_.fetch_add(1, std::memory_order_release);
       wake_.notify_all();
     }
@@ -133,6 +162,8 @@ class thread_pool {
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
         if ((state_.load(std::memory_order_seq_cst) >> 32) == last && !stop_.load()) wake_.wait(ticket, std::memory_order_acquire);
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        int const cpu = current_cpu();
+        if (cpu >= 0 && cpu == caller_cpu_.load(std::memory_order_relaxed)) leave_cpu(cpu);
         continue;
       }
       last = seen;
@@ -152,6 +183,7 @@ class thread_pool {
   std::atomic<int> allowed_{0};
   alignas(64) std::atomic<std::uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};
+  std::atomic<int> caller_cpu_{-1};
   std::atomic<bool> busy_{false};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;

@@ -205,6 +205,13 @@ inline bool transposed_pays(product<T> const& g, gemm_kernels<T> const& kernels)
   return g.m * (g.k + g.n) < g.n * g.k;
 }
 
+/// Whether sums in vector lanes replace the chains: for a single row, and for few columns over a long k. Decided by shape and layout alone,
+/// and but for the single row without m.
+template <class T>
+inline bool dots_pay(product<T> const& g) {
+  return g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr && (g.m == 1 || (g.n <= 16 && g.k >= 128));
+}
+
 inline constexpr std::size_t gemm_parallel_flops = 1u << 20;  // below it, waking another thread costs more than it brings
 
 template <class T>
@@ -212,14 +219,16 @@ void run_product(host const& device, product<T> const& g) {
   gemm_kernels<T> const& kernels = gemm_kernels_for_this_cpu<T>();
   if (g.m == 0 || g.n == 0) return;
   std::size_t const threads = 2 * g.m * g.n * g.k < gemm_parallel_flops ? 1 : static_cast<std::size_t>(device.thread_count());
-  if (g.m == 1 && g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr) {
-    std::size_t const pieces = threads;
-    std::size_t const eights = (g.n + 7) / 8;
+  if (dots_pay(g)) {
+    bool const along_rows = g.m >= 4 * threads;
+    std::size_t const unit = along_rows ? 4 : 16, limit = along_rows ? g.m : g.n;
+    std::size_t const units = (limit + unit - 1) / unit, pieces = units < threads ? units : threads;
     for_each_piece(device, pieces, [&](std::size_t piece) {
-      range const e = part_of(eights, pieces, piece);
-      std::size_t const begin = e.begin * 8, end = e.end * 8 < g.n ? e.end * 8 : g.n;
-      kernels.dot({g.k, end - begin, g.a, g.b + begin * g.b_column, g.b_column, g.c + begin,
-                   g.column_bias != nullptr ? g.column_bias + begin : nullptr, g.relu, g.accumulate});
+      range const u = part_of(units, pieces, piece);
+      std::size_t const begin = u.begin * unit, end = u.end * unit < limit ? u.end * unit : limit;
+      std::size_t const i = along_rows ? begin : 0, j = along_rows ? 0 : begin;
+      kernels.dot({along_rows ? end - begin : g.m, along_rows ? g.n : end - begin, g.k, g.a + i * g.a_row, g.a_row, g.b + j * g.b_column,
+                   g.b_column, g.c + i * g.c_row + j, g.c_row, g.column_bias != nullptr ? g.column_bias + j : nullptr, g.relu, g.accumulate});
     });
     return;
   }

@@ -209,16 +209,20 @@ struct pack_transposed {
   }
 };
 
-/// One row against many: c[j] = sum over k of x[k] rows[j * row + k]. Bound by reading `rows` once; lanes of partial sums, then a fixed tree.
+/// c(i, j) = sum over k of x(i, k) w(j, k), both contiguous along k, with nothing packed: lanes of partial sums along k, then a fixed tree.
+///
+/// For one row, where reading w once is the floor, and for few columns, which would leave lanes of a tile idle. Not the chain of a tile:
+/// who calls this must decide by shapes alone.
 template <class T>
 struct dot_task {
-  std::size_t k;
-  std::size_t columns;
+  std::size_t m, n, k;
   T const* x;
-  T const* rows;
-  std::size_t row;
+  std::size_t x_row;
+  T const* w;
+  std::size_t w_row;
   T* c;
-  T const* bias;
+  std::size_t c_row;
+  T const* column_bias;
   bool relu;
   bool accumulate;
 };
@@ -228,36 +232,79 @@ struct dot_kernel {
   template <int Bytes>
   MORTISE_INLINE static void run(dot_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    std::size_t j = 0;
-    for (; j + 8 <= t.columns; j += 8) some<W, 8>(t, j);
-    for (; j < t.columns; ++j) some<W, 1>(t, j);
+    constexpr int sums = Bytes == 64 ? 16 : 8;
+    if (t.m == 1) {
+      for (std::size_t j = 0; j < t.n; j += sums) tile<W, 1, sums>(t, 0, j);
+    } else {
+      for (std::size_t i = 0; i < t.m; i += sums / 4)
+        for (std::size_t j = 0; j < t.n; j += 4) tile<W, sums / 4, 4>(t, i, j);
+    }
   }
 
  private:
-  template <int W, int Count>
-  MORTISE_INLINE static void some(dot_task<T> const& t, std::size_t j) {
+  template <int W, int Rows, int Columns>
+  MORTISE_INLINE static void tile(dot_task<T> const& t, std::size_t i0, std::size_t j0) {
     using vec = simd<T, W>;
-    vec sum[Count];
-    T const* const first = t.rows + j * t.row;
+    constexpr int count = Rows * Columns;
+    static_assert(count % W == 0);
+    std::size_t const rows = t.m - i0 < Rows ? t.m - i0 : Rows, columns = t.n - j0 < Columns ? t.n - j0 : Columns, size = t.k;
+    T const* x[Rows];
+    T const* w[Columns];
+    MORTISE_UNROLL(16)
+    for (std::size_t i = 0; i < Rows; ++i) x[i] = t.x + (i0 + (i < rows ? i : rows - 1)) * t.x_row;
+    MORTISE_UNROLL(16)
+    for (std::size_t j = 0; j < Columns; ++j) w[j] = t.w + (j0 + (j < columns ? j : columns - 1)) * t.w_row;
+    typename vec::reg sum[count];
+    MORTISE_UNROLL(16)
+    for (int s = 0; s < count; ++s) sum[s] = vec{}.v;
     std::size_t k = 0;
-    for (; k + W <= t.k; k += W) {
-      vec const x = vec::load(t.x + k);
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Count; ++i) sum[i] = fma(vec::load(first + static_cast<std::size_t>(i) * t.row + k), x, sum[i]);
+    for (; k + W <= size; k += W) {
+      vec b[Columns];
+      if constexpr (Rows > 1) {
+        MORTISE_UNROLL(16)
+        for (int j = 0; j < Columns; ++j) b[j] = vec::load(w[j] + k);
+      }
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        vec const a = vec::load(x[i] + k);
+        MORTISE_UNROLL(16)
+        for (int j = 0; j < Columns; ++j)
+          sum[i * Columns + j] = fma(a, Rows > 1 ? b[j] : vec::load(w[j] + k), vec{sum[i * Columns + j]}).v;
+      }
     }
-    if (k < t.k) {
-      vec const x = vec::load_first(t.x + k, t.k - k);
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Count; ++i)
-        sum[i] = fma(vec::load_first(first + static_cast<std::size_t>(i) * t.row + k, t.k - k), x, sum[i]);
+    if (k < size) {
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        vec const a = vec::load_first(x[i] + k, size - k);
+        MORTISE_UNROLL(16)
+        for (int j = 0; j < Columns; ++j)
+          sum[i * Columns + j] = fma(a, vec::load_first(w[j] + k, size - k), vec{sum[i * Columns + j]}).v;
+      }
     }
-    MORTISE_UNROLL(8)
-    for (int i = 0; i < Count; ++i) {
-      T y = sum_lanes(sum[i]);
-      if (t.bias != nullptr) y += t.bias[j + static_cast<std::size_t>(i)];
-      if (t.relu) y = y > T{0} ? y : T{0};
-      T& c = t.c[j + static_cast<std::size_t>(i)];
-      c = t.accumulate ? c + y : y;
+    // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
+    alignas(64) T result[count];
+    MORTISE_UNROLL(16)
+    for (int group = 0; group < count; group += W) {
+      MORTISE_UNROLL(4)
+      for (int half = W / 2; half > 0; half /= 2) {
+        MORTISE_UNROLL(16)
+        for (int s = 0; s < half; ++s) {
+          typename vec::reg low, high;
+          zip_lanes<W>(sum[group + s], sum[group + s + half], low, high, std::make_index_sequence<W>{});
+          sum[group + s] = low + high;
+        }
+      }
+      vec{sum[group]}.store(result + group);
+    }
+    for (std::size_t i = 0; i < rows; ++i) {
+      T* const c = t.c + (i0 + i) * t.c_row + j0;
+      for (std::size_t j = 0; j < columns; ++j) {
+        T y = result[i * Columns + j];
+        if (t.accumulate) y += c[j];
+        if (t.column_bias != nullptr) y += t.column_bias[j0 + j];
+        if (t.relu) y = y > T{0} ? y : T{0};
+        c[j] = y;
+      }
     }
   }
 };
