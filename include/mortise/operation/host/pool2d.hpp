@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <mortise/device/host.hpp>
+#include <mortise/operation/host/pool2d_pairs.hpp>
 #include <mortise/operation/pool2d.hpp>
 
 namespace mortise {
@@ -29,11 +30,39 @@ MORTISE_INLINE void for_each_tap(std::size_t p, std::size_t q, F const& f) {
 }  // namespace detail
 
 namespace detail {
-template <bool Relu, class Geometry, class T>
-void max_pool2d_forward_loops(host const& device, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
+
+/// Runs f(begin, end) over parts of `maps` maps of `elements` each, on several threads where that pays.
+template <class F>
+void for_each_map_range(host const& device, std::size_t maps, std::size_t elements, F const& f) {
+  constexpr std::size_t least = 16384;  // elements of a piece: less is done before another thread has woken up
+  std::size_t const wanted = maps * elements / least, pieces = wanted < 1 ? 1 : wanted > 16 ? 16 : wanted;
+  if (pieces == 1 || device.thread_count() == 1) return f(std::size_t{0}, maps);
+  for_each_piece(device, pieces, [&](std::size_t piece) { f(maps * piece / pieces, maps * (piece + 1) / pieces); });
+}
+
+template <class F>
+void for_each_map(host const& device, std::size_t maps, std::size_t elements, F const& f) {
+  for_each_map_range(device, maps, elements, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t map = begin; map < end; ++map) f(map);
+  });
+}
+
+template <class G>
+inline constexpr bool pools_pairs = G::kernel_h == 2 && G::kernel_w == 2 && G::stride_h == 2 && G::stride_w == 2 && G::pad_h == 0 &&
+                                    G::pad_w == 0 && G::dilation_h == 1 && G::dilation_w == 1 && G::out_w >= 4;
+
+template <class Geometry, class T>
+void max_pool2d_forward_any(host const& device, std::size_t batch, T const* x, T* y, std::uint8_t* index, bool relu) {
   using g = Geometry;
   static_assert(g::kernel_h * g::kernel_w <= 255, "mortise::max_pool2d: a window has at most 255 elements (its index is a byte)");
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  if constexpr (pools_pairs<g>) {
+    return for_each_map_range(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t begin, std::size_t end) {
+      std::size_t const at = begin * g::out_h * g::out_w;
+      for_this_cpu(max_pool2d_pairs_forward<T>{{end - begin, g::in_h, g::in_w}, x + begin * g::in_h * g::in_w, y + at,
+                                               index == nullptr ? nullptr : index + at, relu});
+    });
+  }
+  for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T const* const map = x + piece * g::in_h * g::in_w;
     std::size_t e = piece * g::out_h * g::out_w;
     for (std::size_t p = 0; p < g::out_h; ++p)
@@ -44,7 +73,7 @@ void max_pool2d_forward_loops(host const& device, std::size_t batch, T const* x,
           T const v = map[r * g::in_w + s];
           if (place == pool2d_clipped || v > best || v != v) best = v, place = k;
         });
-        if (Relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
+        if (relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
         y[e] = best;
         if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
       }
@@ -54,18 +83,24 @@ void max_pool2d_forward_loops(host const& device, std::size_t batch, T const* x,
 
 template <class Geometry, class T>
 void max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
-  detail::max_pool2d_forward_loops<false, Geometry>(device, batch, x, y, index);
+  detail::max_pool2d_forward_any<Geometry>(device, batch, x, y, index, false);
 }
 
 template <class Geometry, class T>
 void relu_max_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
-  detail::max_pool2d_forward_loops<true, Geometry>(device, batch, x, y, index);
+  detail::max_pool2d_forward_any<Geometry>(device, batch, x, y, index, true);
 }
 
 template <class Geometry, class T>
 void max_pool2d_backward(host const& device, Geometry, std::size_t batch, T const* dy, std::uint8_t const* index, T* dx) {
   using g = Geometry;
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  if constexpr (detail::pools_pairs<g>) {
+    return detail::for_each_map_range(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t begin, std::size_t end) {
+      std::size_t const at = begin * g::out_h * g::out_w;
+      detail::for_this_cpu(detail::max_pool2d_pairs_backward<T>{{end - begin, g::in_h, g::in_w}, dy + at, index + at, dx + begin * g::in_h * g::in_w});
+    });
+  }
+  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T* const map = dx + piece * g::in_h * g::in_w;
     for (std::size_t e = 0; e < g::in_h * g::in_w; ++e) map[e] = T{0};
     std::size_t e = piece * g::out_h * g::out_w;
@@ -82,7 +117,7 @@ void max_pool2d_backward(host const& device, Geometry, std::size_t batch, T cons
 template <class Geometry, class T>
 void avg_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y) {
   using g = Geometry;
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T const* const map = x + piece * g::in_h * g::in_w;
     std::size_t e = piece * g::out_h * g::out_w;
     for (std::size_t p = 0; p < g::out_h; ++p)
@@ -97,7 +132,7 @@ void avg_pool2d_forward(host const& device, Geometry, std::size_t batch, T const
 template <class Geometry, class T>
 void avg_pool2d_backward(host const& device, Geometry, std::size_t batch, T const* dy, T* dx) {
   using g = Geometry;
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T* const map = dx + piece * g::in_h * g::in_w;
     for (std::size_t e = 0; e < g::in_h * g::in_w; ++e) map[e] = T{0};
     std::size_t e = piece * g::out_h * g::out_w;
@@ -124,7 +159,7 @@ MORTISE_INLINE void for_each_adaptive_window(std::size_t p, std::size_t q, F con
 template <class Geometry, class T>
 void adaptive_avg_pool2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T* y) {
   using g = Geometry;
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T const* const map = x + piece * g::in_h * g::in_w;
     std::size_t e = piece * g::out_h * g::out_w;
     for (std::size_t p = 0; p < g::out_h; ++p)
@@ -141,7 +176,7 @@ void adaptive_avg_pool2d_forward(host const& device, Geometry, std::size_t batch
 template <class Geometry, class T>
 void adaptive_avg_pool2d_backward(host const& device, Geometry, std::size_t batch, T const* dy, T* dx) {
   using g = Geometry;
-  for_each_piece(device, batch * g::channels, [=](std::size_t piece) {
+  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
     T* const map = dx + piece * g::in_h * g::in_w;
     for (std::size_t e = 0; e < g::in_h * g::in_w; ++e) map[e] = T{0};
     std::size_t e = piece * g::out_h * g::out_w;
