@@ -1,0 +1,337 @@
+// An update rule bound to a model's flat arrays.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <mortise/config.hpp>
+#include <mortise/detail/error.hpp>
+#include <mortise/operation/reduce.hpp>
+#include <mortise/operation/update.hpp>
+#include <mortise/optimizer/group.hpp>
+#include <mortise/optimizer/update_rule.hpp>
+#include <mortise/tensor/buffer.hpp>
+#include <mortise/tensor/shape.hpp>
+#include <mortise/tensor/view.hpp>
+
+namespace mortise {
+
+namespace detail {
+
+[[noreturn]] MORTISE_COLD inline void throw_group_range(std::size_t group, std::size_t count) {
+  throw usage_error("mortise::optimizer: there is no parameter group " + std::to_string(group) + "; this optimizer has " + std::to_string(count) +
+                    " (group 0 holds all parameters that no group<\"path\"> names)");
+}
+[[noreturn]] MORTISE_COLD inline void throw_no_learning_rate() {
+  throw usage_error("mortise::optimizer: the rule has no learning rate; put mortise::scale_by_learning_rate at the end of the chain");
+}
+
+/// Which group each trainable parameter belongs to, and whether it starts out frozen.
+template <std::size_t N>
+struct group_assignment {
+  std::array<std::uint32_t, N == 0 ? 1 : N> group{};
+  std::array<bool, N == 0 ? 1 : N> frozen{};
+};
+
+}  // namespace detail
+
+/// Updates a model's trainable parameters from its gradients by `Rule`: one fused pass over the flat arrays, nothing allocated.
+///
+///     mt::optimizer opt{net, mt::sgd{.lr = 0.01f, .momentum = 0.9f}, mt::group<"features">{.lr = 0.001f}, mt::freeze<"features.0">{}};
+///
+/// Group 0 holds what no group names. Slots lie in one buffer, each with the layout of the trainable parameters; only those that the
+/// settings need exist. The model must outlive the optimizer and stay where it is.
+template <class Model, UpdateRule Rule, class... Specs>
+class optimizer {
+  static_assert(((detail::is_group<Specs> || detail::is_freeze<Specs>)&&...),
+                "mortise::optimizer: after the model and the rule come groups: mortise::group<\"path\">{...} or mortise::freeze<\"path\">{}");
+  static_assert((detail::spec_fits<Model, Specs>::value && ...));
+
+ public:
+  using element = typename Model::element;
+  using device_type = typename Model::device_type;
+  using rule_type = Rule;
+
+  static constexpr std::size_t group_count = (std::size_t{1} + ... + (detail::is_group<Specs> ? 1 : 0));
+  static constexpr std::size_t element_count = Model::trainable_count;
+  /// Trainable parameters: the first entries of the model's parameter table.
+  static constexpr std::size_t parameter_count = [] {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < Model::parameter_table.size(); ++i) n += Model::parameter_table[i].trainable ? 1 : 0;
+    return n;
+  }();
+
+  explicit optimizer(Model& model, Rule const& rule = {}, Specs const&... specs) : model_{&model} {
+    groups_.fill(rule);
+    [[maybe_unused]] std::size_t next = 1;
+    (apply(specs, next), ...);
+    frozen_ = assignment.frozen;
+    fit_slots();
+    if constexpr (detail::needs_gradient_norm<Rule>())
+      norm_workspace_ = buffer<element, device_type>{model.device(), reduction_workspace(element_count) + parameter_count};
+  }
+
+  optimizer(optimizer&&) noexcept = default;
+  optimizer& operator=(optimizer&&) noexcept = default;  // no copies: two optimizers of one model would both own its state
+
+  /// One update of all parameters that are not frozen.
+  void step() {
+    if (!ranges_are_current()) [[unlikely]]
+      find_ranges();
+    if (needed_slots() != allocated_) [[unlikely]]
+      fit_slots();
+    device_type const& device = model_->device();
+    arrays_.parameters = model_->parameters().data();
+    arrays_.gradients = model_->gradients().data();
+    element norm{};
+    if constexpr (detail::needs_gradient_norm<Rule>()) norm = gradient_norm();
+    for (std::size_t r = 0; r < range_count_; ++r) {
+      range const& part = ranges_[r];
+      if (part.frozen) continue;
+      Rule const& rule = groups_[part.group];
+      auto function = rule.template at<element>(update_step{part.updates + 1});
+      if constexpr (detail::needs_gradient_norm<Rule>()) function.set_gradient_norm(norm);
+      run_pass(device, function, detail::used_slots(rule), part, std::make_index_sequence<masks.size()>{});
+    }
+    for (std::size_t r = 0; r < range_count_; ++r) {
+      range& part = ranges_[r];
+      if (part.frozen) continue;
+      ++part.updates;
+      for (std::size_t i = part.first_parameter; i < part.last_parameter; ++i) ++updates_[i];
+    }
+    ++steps_;
+  }
+
+  /// Fills the gradients with zeros. Not needed between steps: backward overwrites them.
+  void zero_grad() { model_->device().fill_zero(model_->gradients().data(), element_count * sizeof(element)); }
+
+  // ---- settings ---------------------------------------------------------------------------------------------------------------------
+
+  /// The rule of a group, to read or change its settings: opt.rule(1).weight_decay = 0.
+  Rule& rule(std::size_t group = 0) {
+    if (group >= group_count) detail::throw_group_range(group, group_count);
+    return groups_[group];
+  }
+  Rule const& rule(std::size_t group = 0) const { return const_cast<optimizer&>(*this).rule(group); }
+
+  double learning_rate(std::size_t group = 0) const { return const_cast<optimizer&>(*this).rate_of(group); }
+  /// Throws usage_error when the group or the rule's learning rate does not exist.
+  void set_learning_rate(double lr, std::size_t group = 0) { rate_of(group) = lr; }
+
+  /// The group of a trainable parameter, by its position in the model's parameter table.
+  static constexpr std::size_t group_of(std::size_t parameter) { return assignment.group[parameter]; }
+  bool is_frozen(std::size_t parameter) const { return frozen_[parameter]; }
+
+  /// From now on these parameters keep their bits; their state stays where it is.
+  template <fixed_string... Paths>
+  void freeze() {
+    static_assert((detail::check_path<Model, Paths>() && ...));
+    for (std::size_t i = 0; i < parameter_count; ++i)
+      if (detail::spec_paths<mortise::freeze<Paths...>>::match(Model::parameter_table[i].name)) frozen_[i] = true;
+  }
+  /// These parameters are updated again: with the state that they had, or anew (zero slots, updates counted from 1).
+  template <fixed_string... Paths>
+  void unfreeze(bool start_anew = false) {
+    static_assert((detail::check_path<Model, Paths>() && ...));
+    for (std::size_t i = 0; i < parameter_count; ++i) {
+      auto const& p = Model::parameter_table[i];
+      if (!detail::spec_paths<mortise::freeze<Paths...>>::match(p.name) || !frozen_[i]) continue;
+      frozen_[i] = false;
+      if (!start_anew) continue;
+      updates_[i] = 0;
+      for (std::size_t s = 0; s < slot_count(); ++s) model_->device().fill_zero(slot(s).data() + p.offset, p.size * sizeof(element));
+    }
+  }
+
+  // ---- state ------------------------------------------------------------------------------------------------------------------------
+
+  /// Calls of step().
+  std::int64_t steps() const { return steps_; }
+  /// Updates of a trainable parameter: PyTorch's state[i]["step"]. Fewer than steps() when it was frozen for a while.
+  std::int64_t updates(std::size_t parameter) const { return updates_[parameter]; }
+
+  /// The slots that the settings need, each a flat array with the layout of the trainable parameters.
+  std::size_t slot_count() const {
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < Rule::slots; ++i) n += allocated_ >> i & 1u;
+    return n;
+  }
+  /// PyTorch's name of the i-th of them: "exp_avg".
+  std::string_view slot_name(std::size_t i) const { return detail::slot_name<Rule>(rule_slot(i)); }
+  view<element> slot(std::size_t i) { return {arrays_.slots[rule_slot(i)], shape{element_count}}; }
+  view<element const> slot(std::size_t i) const { return {arrays_.slots[rule_slot(i)], shape{element_count}}; }
+  /// A slot by name; throws usage_error when there is none.
+  view<element> state(std::string_view name) {
+    std::string have;
+    for (std::size_t i = 0; i < slot_count(); ++i) {
+      if (slot_name(i) == name) return slot(i);
+      have += (i == 0 ? "" : ", ") + std::string{slot_name(i)};
+    }
+    throw usage_error("mortise::optimizer::state: no slot \"" + std::string{name} + "\"; there " +
+                      (have.empty() ? "are none with these settings" : "is " + have));
+  }
+  std::size_t state_bytes() const { return slots_.bytes(); }
+
+  /// Every scalar of the state by name: "step", "updates", "frozen", "param_groups.0.lr", "param_groups.0.betas", ... The references stay
+  /// valid as long as the optimizer.
+  template <class Visitor>
+  void describe(Visitor&& visit) {
+    visit(std::string_view{"step"}, steps_);
+    visit(std::string_view{"updates"}, updates_);
+    visit(std::string_view{"frozen"}, frozen_);
+    for (std::size_t g = 0; g < group_count; ++g) {
+      std::string const prefix = "param_groups." + std::to_string(g) + ".";
+      detail::visit_settings(groups_[g], [&](std::string_view name, auto& value) {
+        std::string full = prefix;
+        full += name;
+        if constexpr (requires { value.value; }) visit(std::string_view{full}, value.value);
+        else visit(std::string_view{full}, value);
+      });
+    }
+  }
+
+  Model& model() { return *model_; }
+  Model const& model() const { return *model_; }
+
+ private:
+  /// Neighbouring parameters that are updated alike.
+  struct range {
+    std::size_t first = 0;
+    std::size_t count = 0;
+    std::size_t first_parameter = 0;
+    std::size_t last_parameter = 0;
+    std::int64_t updates = 0;
+    std::uint32_t group = 0;
+    bool frozen = false;
+  };
+
+  static constexpr auto masks = detail::slot_masks<Rule>();
+
+  static constexpr detail::group_assignment<parameter_count> assignment = [] {
+    detail::group_assignment<parameter_count> a;
+    for (std::size_t i = 0; i < parameter_count; ++i) {
+      [[maybe_unused]] std::uint32_t group = 0;
+      [[maybe_unused]] auto const look = [&]<class Spec>(std::type_identity<Spec>) {
+        bool const match = detail::spec_paths<Spec>::match(Model::parameter_table[i].name);
+        if (detail::is_group<Spec>) ++group;
+        if (!match) return;
+        a.frozen[i] = detail::is_freeze<Spec>;
+        if (detail::is_group<Spec>) a.group[i] = group;
+      };
+      (look(std::type_identity<Specs>{}), ...);
+    }
+    return a;
+  }();
+
+  template <fixed_string... P>
+  void apply(group<P...> const& g, std::size_t& next) {
+    detail::apply_group(g, groups_[next++]);
+  }
+  template <fixed_string... P>
+  void apply(mortise::freeze<P...> const&, std::size_t&) {}
+
+  double& rate_of(std::size_t group) {
+    double* found = nullptr;
+    detail::visit_settings(rule(group), [&](std::string_view name, auto& value) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, detail::decimal>)
+        if (name == "lr" && found == nullptr) found = &value.value;
+    });
+    if (found == nullptr) detail::throw_no_learning_rate();
+    return *found;
+  }
+
+  /// False after freeze, unfreeze, and after a checkpoint was loaded through describe's references.
+  bool ranges_are_current() const {
+    if (range_count_ == 0) return parameter_count == 0;
+    for (std::size_t r = 0; r < range_count_; ++r) {
+      range const& part = ranges_[r];
+      for (std::size_t i = part.first_parameter; i < part.last_parameter; ++i)
+        if (frozen_[i] != part.frozen || updates_[i] != part.updates) return false;
+    }
+    return true;
+  }
+  MORTISE_COLD void find_ranges() {
+    range_count_ = 0;
+    for (std::size_t i = 0; i < parameter_count; ++i) {
+      auto const& p = Model::parameter_table[i];
+      range* const last = range_count_ == 0 ? nullptr : &ranges_[range_count_ - 1];
+      if (last != nullptr && last->group == assignment.group[i] && last->frozen == frozen_[i] && last->updates == updates_[i] &&
+          last->first + last->count == p.offset) {
+        last->count += p.size;
+        last->last_parameter = i + 1;
+      } else {
+        ranges_[range_count_++] = {p.offset, p.size, i, i + 1, updates_[i], assignment.group[i], frozen_[i]};
+      }
+    }
+  }
+
+  unsigned needed_slots() const {
+    unsigned mask = 0;
+    for (auto const& rule : groups_) mask |= detail::used_slots(rule);
+    return mask;
+  }
+  /// Allocates the slots that the settings need; those that exist keep their values.
+  MORTISE_COLD void fit_slots() {
+    unsigned const needed = needed_slots();
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < Rule::slots; ++i) count += needed >> i & 1u;
+    buffer<element, device_type> fresh{model_->device(), count * element_count};
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < Rule::slots; ++i) {
+      element* const old = arrays_.slots[i];
+      if ((needed >> i & 1u) == 0) {
+        arrays_.slots[i] = nullptr;
+        continue;
+      }
+      element* const place = fresh.data() + next++ * element_count;
+      if (old != nullptr) model_->device().copy(place, old, element_count * sizeof(element));
+      arrays_.slots[i] = place;
+    }
+    model_->device().synchronize();
+    slots_ = std::move(fresh);
+    allocated_ = needed;
+  }
+  /// The rule's number of the i-th allocated slot.
+  std::size_t rule_slot(std::size_t i) const {
+    for (std::size_t s = 0; s < Rule::slots; ++s)
+      if ((allocated_ >> s & 1u) != 0 && i-- == 0) return s;
+    return 0;
+  }
+
+  /// 2-norm of the gradients of all parameters that are not frozen.
+  element gradient_norm() {
+    element* const workspace = norm_workspace_.data();
+    element total{};
+    for (std::size_t r = 0; r < range_count_; ++r)
+      if (!ranges_[r].frozen) total += sum_of_squares(model_->device(), arrays_.gradients + ranges_[r].first, ranges_[r].count, workspace);
+    return detail::sqrt(total);
+  }
+
+  template <class Function, std::size_t... I>
+  void run_pass(device_type const& device, Function const& function, unsigned used, range const& part, std::index_sequence<I...>) {
+    static_cast<void>(((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count), true) : false) || ...));
+  }
+
+  Model* model_;
+  std::array<Rule, group_count> groups_{};
+  std::int64_t steps_ = 0;
+  std::array<std::int64_t, parameter_count == 0 ? 1 : parameter_count> updates_{};
+  std::array<bool, parameter_count == 0 ? 1 : parameter_count> frozen_{};
+  std::array<range, parameter_count == 0 ? 1 : parameter_count> ranges_{};
+  std::size_t range_count_ = 0;
+  update_arrays<element, Rule::slots> arrays_{};
+  buffer<element, device_type> slots_{};
+  buffer<element, device_type> norm_workspace_{};
+  unsigned allocated_ = 0;
+};
+
+template <class Model, class Rule, class... Specs>
+optimizer(Model&, Rule, Specs...) -> optimizer<Model, Rule, Specs...>;
+
+}  // namespace mortise
