@@ -14,6 +14,7 @@ constexpr module_description describe_batch_norm(shape const& in) {
   d.input_for_parameters_only = true;  // with running statistics, dx is a multiple of dy
   d.backward_in_place = true;
   d.saved_fixed = 2 * in[0];
+  d.saved_in_training_only = true;
   d.parameter("weight", shape{in[0]}, init::ones()).parameter("bias", shape{in[0]}, init::zeros());
   d.buffer("running_mean", shape{in[0]}, 0).buffer("running_var", shape{in[0]}, 1).counter("num_batches_tracked");
   return d;

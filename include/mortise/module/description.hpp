@@ -84,6 +84,7 @@ struct module_description {
   std::size_t saved = 0;            ///< per sample, written by forward, read by backward
   std::size_t saved_fixed = 0;      ///< the same, once for the whole batch
   std::size_t saved_bytes = 0;      ///< per sample, in bytes (indices, masks)
+  bool saved_in_training_only = false;  ///< a frozen module, which runs as in evaluation, saves nothing
   std::size_t workspace = 0;        ///< per sample, free for use inside one call
   std::size_t workspace_fixed = 0;  ///< the same, once for the whole batch
 

@@ -21,6 +21,7 @@ struct dropout {
     module_description d;
     d.output = in;
     d.saved_bytes = in.elements();
+    d.saved_in_training_only = true;
     d.reads_input = false;
     d.in_place = true;
     d.backward_in_place = true;

@@ -334,9 +334,11 @@ constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_co
           n.backward_in_place = d.backward_in_place;
           n.first_state = c.states;
           n.states = d.parameters.size() + d.buffers.size();
-          n.saved = d.saved;
-          n.saved_fixed = d.saved_fixed;
-          n.saved_byte_elements = (d.saved_bytes + element_bytes - 1) / element_bytes;
+          if (frozen == 0 || !d.saved_in_training_only) {
+            n.saved = d.saved;
+            n.saved_fixed = d.saved_fixed;
+            n.saved_byte_elements = (d.saved_bytes + element_bytes - 1) / element_bytes;
+          }
           if (d.workspace > tables.workspace.per_sample) tables.workspace.per_sample = d.workspace;
           if (d.workspace_fixed > tables.workspace.fixed) tables.workspace.fixed = d.workspace_fixed;
           for (std::size_t k = 0; k < inputs; ++k) tables.edges[c.edges + k] = stack[depth - inputs + k];
