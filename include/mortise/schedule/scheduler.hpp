@@ -24,7 +24,7 @@ class scheduler {
   static constexpr std::string_view state_name = "scheduler_state_dict";
 
   scheduler(Optimizer& optimizer, S schedule) : optimizer_{&optimizer}, schedule_{std::move(schedule)} {
-    for (std::size_t g = 0; g < optimizer.group_count(); ++g) base_lrs_.push_back(static_cast<double>(optimizer.learning_rate(g)));
+    for (std::size_t g = 0; g < optimizer.group_count; ++g) base_lrs_.push_back(static_cast<double>(optimizer.learning_rate(g)));
     apply();
   }
 
@@ -96,7 +96,7 @@ class reduce_lr_on_plateau {
       bad_epochs_ = 0;
     }
     if (bad_epochs_ > settings_.patience) {
-      for (std::size_t g = 0; g < optimizer_->group_count(); ++g) {
+      for (std::size_t g = 0; g < optimizer_->group_count; ++g) {
         double const old = static_cast<double>(optimizer_->learning_rate(g));
         double const lowered = old * settings_.factor;
         double const fresh = lowered > settings_.min_lr ? lowered : settings_.min_lr;

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -36,10 +38,10 @@ inline constexpr bool is_own<own<T>> = true;
 /// An optimizer: named slots with the layout of the parameters.
 template <class P>
 concept HasSlots = requires(P& p) {
-  p.slot_count();
-  p.slot_name(std::size_t{0});
+  P::rule_type::slots;
   p.slot(std::size_t{0});
-  p.steps();
+  p.slot_name(std::size_t{0});
+  p.updates(std::size_t{0});
 };
 
 struct no_visitor {
@@ -102,6 +104,151 @@ struct nested_reader {
   }
 };
 
+/// The number that PyTorch gives to each of our trainable parameters: it counts through the groups, in order.
+template <class Optimizer>
+std::vector<std::vector<std::size_t>> parameters_of_groups(Optimizer const&) {
+  std::vector<std::vector<std::size_t>> groups(Optimizer::group_count);
+  for (std::size_t i = 0; i < Optimizer::parameter_count; ++i) groups[Optimizer::group_of(i)].push_back(i);
+  return groups;
+}
+
+inline constexpr std::string_view group_prefix = "param_groups.";
+
+/// PyTorch's optimizer.state_dict(): {"state": {0: {"step", slots...}, ...}, "param_groups": [{settings, "params"}, ...], "param_names"}.
+/// A parameter that was never updated has no entry in "state", as in PyTorch.
+template <class Optimizer>
+archive_value optimizer_tree(Optimizer& o) {
+  using T = typename Optimizer::element;
+  auto const& table = std::remove_cvref_t<decltype(o.model())>::parameter_table;
+  std::size_t const slots = o.slot_count();
+  std::vector<std::byte const*> data(slots);
+  std::vector<std::shared_ptr<void const>> owners(slots);
+  for (std::size_t s = 0; s < slots; ++s) data[s] = on_host(o.model().device(), o.slot(s).data(), o.slot(s).size(), owners[s]);
+
+  archive_value tree = archive_value::dict();
+  archive_value state = archive_value::dict();
+  archive_value names = archive_value::list();
+  o.describe([&](std::string_view name, auto const& value) {
+    if (starts_with(name, group_prefix)) nested_writer{tree}(name, value);
+  });
+  auto const groups = parameters_of_groups(o);
+  std::int64_t number = 0;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    archive_value numbers = archive_value::list();
+    for (std::size_t const i : groups[g]) {
+      auto const& p = table[i];
+      if (o.updates(i) != 0) {
+        archive_value entry = archive_value::dict();
+        entry.set("step", scalar_tensor(static_cast<float>(o.updates(i))));
+        for (std::size_t s = 0; s < slots; ++s) {
+          tensor_ref t;
+          t.type = element_type_of<T>;
+          t.shape = to_vector(p.extents);
+          t.data = data[s] + p.offset * sizeof(T);
+          t.owner = owners[s];
+          entry.set(o.slot_name(s), std::move(t));
+        }
+        state.append(number, std::move(entry));
+      }
+      names.push_back(std::string{p.name});
+      numbers.push_back(number++);
+    }
+    std::string const key = std::string{group_prefix} + std::to_string(g) + ".params";
+    std::string_view last = key;
+    archive_value& group = nested(tree, last);
+    group.set(last, std::move(numbers));
+  }
+  tree.set("state", std::move(state));
+  tree.set("param_names", std::move(names));
+  return tree;
+}
+
+/// PyTorch's "step" of a parameter: an int, or a tensor of rank 0.
+inline std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
+  archive_value const* const step = entry == nullptr ? nullptr : entry->find("step");
+  if (step == nullptr) return 0;
+  if (step->is_number()) return step->as_int();
+  if (!step->is_tensor()) return 0;
+  std::size_t const at = step->as_tensor().entry;
+  tensor_info const& info = plan.in.tensors().at(at);
+  if (info.count() != 1 || !(is_float_type(info.type) || is_integer_type(info.type))) return 0;
+  std::vector<std::byte> const raw = plan.in.read_entry(at);
+  std::int64_t whole = 0;
+  if (is_float_type(info.type)) {
+    double value = 0;
+    convert(info.type, raw.data(), element_type::f64, reinterpret_cast<std::byte*>(&value), 1);
+    if (value >= 0 && value < 0x1p53) whole = static_cast<std::int64_t>(value);
+  } else if (info.type == element_type::i64) {
+    std::memcpy(&whole, raw.data(), sizeof(whole));
+  } else if (info.type != element_type::u64) {
+    convert(info.type, raw.data(), element_type::i64, reinterpret_cast<std::byte*>(&whole), 1);
+  }
+  return whole;
+}
+
+/// Matches an optimizer with PyTorch's tree (null: the file has none), and with our own counters (null: the run is PyTorch's).
+template <class Optimizer>
+void match_optimizer(load_plan& plan, archive_value const* tree, archive_value const* ours, Optimizer& o) {
+  using T = typename Optimizer::element;
+  auto const& table = std::remove_cvref_t<decltype(o.model())>::parameter_table;
+  std::string const root = "optimizer_state_dict.";
+  if (tree == nullptr) {
+    plan.report.missing.push_back("optimizer_state_dict");
+    return;
+  }
+  archive_value const* const state = tree->find("state");
+  auto const groups = parameters_of_groups(o);
+  std::size_t number = 0;
+  archive_value updates = archive_value::tuple();
+  for (std::size_t i = 0; i < Optimizer::parameter_count; ++i) updates.push_back(0);
+  std::int64_t most_updates = 0;
+  for (auto const& group : groups) {
+    for (std::size_t const i : group) {
+      auto const& p = table[i];
+      archive_value const* entry = state == nullptr ? nullptr : state->find(number);
+      if (entry == nullptr && state != nullptr) entry = state->find(std::to_string(number));
+      std::string const prefix = root + "state." + std::to_string(number) + ".";
+      ++number;
+      for (std::size_t s = 0; s < o.slot_count(); ++s) {
+        T* const to = o.slot(s).data() + p.offset;
+        archive_value const* const found = entry == nullptr ? nullptr : entry->find(o.slot_name(s));
+        if (entry == nullptr || (found != nullptr && found->is_none())) {
+          plan.transfers.push_back({no_entry, element_type_of<T>, element_type_of<T>, p.size, to, {}});
+          continue;
+        }
+        std::string name = prefix + std::string{o.slot_name(s)};
+        if (found == nullptr || !found->is_tensor()) {
+          plan.report.missing.push_back(std::move(name));
+          continue;
+        }
+        std::size_t const at = found->as_tensor().entry;
+        tensor_info const& info = plan.in.tensors()[at];
+        if (!same_shape(info, p.extents) || !converts(info.type, element_type_of<T>)) {
+          plan.report.mismatched.push_back({std::move(name), tensor_text(element_type_of<T>, p.extents), tensor_text(info.type, info.shape)});
+          continue;
+        }
+        plan.transfers.push_back({at, info.type, element_type_of<T>, p.size, to, {}});
+        plan.report.loaded.push_back(std::move(name));
+      }
+      std::int64_t const step = step_of(plan, entry);
+      updates[i] = archive_value{step};
+      if (step > most_updates) most_updates = step;
+    }
+  }
+  if (state != nullptr && state->size() > number)
+    plan.report.unexpected.push_back(root + "state: " + std::to_string(state->size()) + " parameters, this optimizer has " + std::to_string(number));
+  archive_value const* const file_groups = tree->find("param_groups");
+  if (file_groups != nullptr && file_groups->size() != Optimizer::group_count)
+    plan.report.mismatched.push_back({root + "param_groups", std::to_string(Optimizer::group_count) + " groups", std::to_string(file_groups->size()) + " groups"});
+  plan.derived.push_back(std::make_unique<archive_value>(archive_value::dict({{"step", most_updates}, {"updates", std::move(updates)}})));
+  archive_value const* const derived = plan.derived.back().get();
+  o.describe([&](std::string_view name, auto& value) {
+    if (starts_with(name, group_prefix)) nested_reader{tree, root, plan.report, plan.values}(name, value);
+    else if (ours != nullptr) state_reader{ours, "mortise.optimizer.", plan.report, plan.values}(name, value);
+    else if (derived->contains(name)) state_reader{derived, root, plan.report, plan.values}(name, value);
+  });
+}
+
 }  // namespace detail
 
 /// References to all that makes up a run. Save it, and load it into a run that was constructed in the same way: killed anywhere, the run
@@ -130,7 +277,9 @@ class checkpoint {
     archive_value const& root = in.tree();
     std::apply([&](auto&... part) { (match_part(plan, root, part), ...); }, parts_);
     plan.check_and_stage();
-    std::apply([&](auto&... part) { (commit_part(plan, part), ...); }, parts_);
+    bool done = false;
+    std::apply([&](auto&... part) { (commit_on_device_of(plan, part, done), ...); }, parts_);
+    if (!done) plan.commit(host{});
     return plan.report;
   }
 
@@ -150,8 +299,10 @@ class checkpoint {
       });
     } else if constexpr (detail::HasSlots<T>) {
       claim(root, "optimizer_state_dict");
-      root.set("optimizer_state_dict", optimizer_tree(part));
-      detail::nested_writer{root}("mortise.optimizer.steps", part.steps());
+      root.set("optimizer_state_dict", detail::optimizer_tree(part));
+      part.describe([&](std::string_view name, auto const& value) {
+        if (!detail::starts_with(name, detail::group_prefix)) detail::nested_writer{root}("mortise.optimizer." + std::string{name}, value);
+      });
     } else if constexpr (detail::Described<T>) {
       constexpr std::string_view key = T::state_name;
       if constexpr (key.empty()) {
@@ -185,7 +336,7 @@ class checkpoint {
       // A PyTorch run has no such part: seed and counters stay what they are.
       if (ours != nullptr) part.describe(detail::state_reader{ours, "mortise.model.", plan.report, plan.values});
     } else if constexpr (detail::HasSlots<T>) {
-      match_optimizer(plan, root.find("optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
+      detail::match_optimizer(plan, root.find("optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
     } else if constexpr (detail::Described<T>) {
       constexpr std::string_view key = T::state_name;
       if constexpr (key.empty()) part.describe(detail::nested_reader{&root, "", plan.report, plan.values});
@@ -194,11 +345,16 @@ class checkpoint {
   }
 
   template <class P>
-  void commit_part(detail::load_plan& plan, P& part) {
+  static void commit_on_device_of(detail::load_plan& plan, P& part, bool& done) {
     using T = std::remove_cvref_t<P>;
-    if constexpr (Stateful<T>) plan.commit(part.device());
-    static_cast<void>(plan);
-    static_cast<void>(part);
+    if (done) return;
+    if constexpr (Stateful<T>) {
+      plan.commit(part.device());
+      done = true;
+    } else if constexpr (detail::HasSlots<T>) {
+      plan.commit(part.model().device());
+      done = true;
+    }
   }
 
   std::tuple<Parts...> parts_;

@@ -26,7 +26,7 @@ struct tensor_target {
   void* to;
 };
 
-/// A tensor that will be loaded.
+/// A tensor that will be loaded; entry `no_entry`: zeros.
 struct tensor_transfer {
   std::size_t entry;
   element_type from_type;
@@ -102,6 +102,7 @@ struct load_plan {
   load_report report{};
   std::vector<tensor_transfer> transfers{};
   std::vector<pending_value> values{};
+  std::vector<std::unique_ptr<archive_value>> derived{};  // values that were computed from the file's, for `values` to point at
 
   /// Matches the tensors of a dict (null: the file has none) with targets; reported names get `prefix`.
   void match(archive_value const* dict, std::vector<tensor_target> const& targets, std::string const& prefix, load_options const& names) {
@@ -141,7 +142,9 @@ struct load_plan {
       throw load_error(in.name(), "this file does not fit the model; nothing was loaded." + advice() +
                                       " To load what fits, pass {.strict = false}.", report);
     for (tensor_transfer& t : transfers) {
-      if (t.from_type == t.to_type) {
+      if (t.entry == no_entry) {
+        t.staged.resize(t.count * bits_of(t.to_type) / 8);  // zeros
+      } else if (t.from_type == t.to_type) {
         t.staged.resize(t.count * bits_of(t.to_type) / 8);
         in.read_entry_into(t.entry, t.staged);
       } else {

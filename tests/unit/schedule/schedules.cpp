@@ -42,7 +42,7 @@ void agrees(std::string const& name, auto const& schedule) {
 /// Two groups with rates and nothing else.
 struct rates_only {
   double rates[2] = {0.5, 0.05};
-  std::size_t group_count() const { return 2; }
+  static constexpr std::size_t group_count = 2;
   double learning_rate(std::size_t g) const { return rates[g]; }
   void set_learning_rate(double r, std::size_t g) { rates[g] = r; }
 };

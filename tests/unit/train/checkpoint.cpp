@@ -1,0 +1,200 @@
+// A checkpoint is the whole run: what goes in comes out, and a load that fails has changed nothing.
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <mortise/model/model.hpp>
+#include <mortise/module/batch_norm.hpp>
+#include <mortise/module/dropout.hpp>
+#include <mortise/module/linear.hpp>
+#include <mortise/module/relu.hpp>
+#include <mortise/module/sequential.hpp>
+#include <mortise/optimizer/adam.hpp>
+#include <mortise/optimizer/optimizer.hpp>
+#include <mortise/optimizer/sgd.hpp>
+#include <mortise/schedule/scheduler.hpp>
+#include <mortise/train/checkpoint.hpp>
+#include <mortise/train/progress.hpp>
+
+#include "temporary_folder.hpp"
+
+namespace mt = mortise;
+
+namespace {
+
+using network = mt::sequential<mt::named<"features", mt::sequential<mt::linear<6>, mt::batch_norm1d, mt::relu, mt::dropout>>, mt::linear<3>>;
+using net_type = mt::model<network, mt::extents<4>>;
+
+/// A run on numbers that depend on the step alone, so that it can stop and go on anywhere.
+template <class Rule>
+struct run_of {
+  net_type net;
+  mt::optimizer<net_type, Rule, mt::group<"features">> opt;
+  mt::scheduler<mt::optimizer<net_type, Rule, mt::group<"features">>, mt::step_lr> schedule;
+  mt::progress progress{};
+  std::vector<double> losses{};
+  bool flag = false;
+  std::string note = "at first";
+
+  explicit run_of(std::uint64_t seed)
+      : net{mt::host{1}, mt::seed{seed}}, opt{net, Rule{}, mt::group<"features">{.lr = 0.02f}}, schedule{opt, {.step_size = 3, .gamma = 0.5}} {}
+
+  auto checkpoint() {
+    return mt::checkpoint{net, opt, schedule, progress, mt::own{"losses", losses}, mt::own{"flag", flag}, mt::own{"note", note}};
+  }
+
+  void steps(int n) {
+    for (int i = 0; i < n; ++i) {
+      std::vector<float> x(5 * 4), dy(5 * 3);
+      for (std::size_t k = 0; k < x.size(); ++k) x[k] = static_cast<float>((k * 7 + static_cast<std::size_t>(progress.global_step) * 3) % 11) - 5;
+      net.train();
+      auto const y = net.forward(x);
+      for (std::size_t k = 0; k < dy.size(); ++k) dy[k] = y[k] - 0.1f * static_cast<float>(k);
+      net.backward(mt::view<float const>{dy});
+      opt.step();
+      ++progress.global_step;
+      losses.push_back(static_cast<double>(y[0]));
+      flag = !flag;
+      if (progress.global_step % 2 == 0) schedule.step();
+    }
+    note = "step " + std::to_string(progress.global_step);
+  }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a run that is resumed at any step goes on with the same bits", Rule, mt::sgd, mt::adam, mt::adamw) {
+  temporary_folder const folder;
+  std::string const path = folder.file("run.safetensors");
+  run_of<Rule> whole{1};
+  whole.steps(12);
+  for (int const stop : {0, 1, 5, 11}) {
+    {
+      run_of<Rule> first{1};
+      first.steps(stop);
+      auto run = first.checkpoint();
+      mt::save(path, run);
+    }
+    run_of<Rule> second{99};  // another seed: everything must come from the file
+    auto run = second.checkpoint();
+    mt::load(path, run);
+    second.steps(12 - stop);
+    CHECK(second.net.parameters().to_vector() == whole.net.parameters().to_vector());
+    CHECK(second.net.buffers().to_vector() == whole.net.buffers().to_vector());
+    CHECK(second.net.counters().to_vector() == whole.net.counters().to_vector());
+    CHECK(second.losses == whole.losses);
+    CHECK(second.flag == whole.flag);
+    CHECK(second.note == whole.note);
+    CHECK(second.opt.learning_rate(1) == whole.opt.learning_rate(1));
+    CHECK(second.progress.global_step == 12);
+  }
+}
+
+TEST_CASE("two saves of the same run are the same bytes") {
+  temporary_folder const folder;
+  run_of<mt::adam> r{1};
+  r.steps(3);
+  auto run = r.checkpoint();
+  mt::save(folder.file("a.safetensors"), run);
+  mt::save(folder.file("b.safetensors"), run);
+  auto const bytes = [](std::string const& path) {
+    std::ifstream in{path, std::ios::binary};
+    return std::string{std::istreambuf_iterator<char>{in}, {}};
+  };
+  CHECK(bytes(folder.file("a.safetensors")) == bytes(folder.file("b.safetensors")));
+  CHECK(!bytes(folder.file("a.safetensors")).empty());
+}
+
+TEST_CASE("a load that fails names everything that does not fit, and has changed nothing") {
+  temporary_folder const folder;
+  std::string const path = folder.file("run.safetensors");
+  run_of<mt::adam> saved{1};
+  saved.steps(2);
+  {
+    auto run = saved.checkpoint();
+    mt::save(path, run);
+  }
+  using other_net = mt::model<mt::sequential<mt::named<"features", mt::sequential<mt::linear<6>>>, mt::linear<5>>, mt::extents<4>>;
+  other_net net{mt::host{}, mt::seed{8}};
+  mt::optimizer opt{net, mt::adam{}};
+  mt::progress progress;
+  std::int64_t extra = 5;
+  mt::checkpoint run{net, opt, progress, mt::own{"extra", extra}};
+  auto const before = net.parameters().to_vector();
+  try {
+    mt::load(path, run);
+    FAIL("no error");
+  } catch (mt::load_error const& e) {
+    std::string const words = e.what();
+    INFO(words);
+    CHECK(words.find("1.weight") != std::string::npos);
+    CHECK(words.find("(3, 6)") != std::string::npos);
+    CHECK(words.find("(5, 6)") != std::string::npos);
+    CHECK(words.find("features.1.running_mean") != std::string::npos);
+    CHECK(words.find("user.extra") != std::string::npos);
+    CHECK(words.find("strict = false") != std::string::npos);
+    CHECK(e.report.mismatched.size() >= 2);
+  }
+  CHECK(net.parameters().to_vector() == before);
+  CHECK(opt.steps() == 0);
+  CHECK(progress.global_step == 0);
+  CHECK(extra == 5);
+}
+
+TEST_CASE("a state_dict loads into another network as far as it fits, and the report says how far") {
+  temporary_folder const folder;
+  std::string const path = folder.file("weights.safetensors");
+  net_type source{mt::host{}, mt::seed{3}};
+  mt::save(path, source);
+  using head = mt::model<mt::sequential<mt::named<"features", mt::sequential<mt::linear<6>, mt::batch_norm1d, mt::relu, mt::dropout>>, mt::linear<9>>,
+                         mt::extents<4>>;
+  head target{mt::host{}, mt::seed{4}};
+  auto const old_head = target.parameter("1.weight").to_vector();
+  auto const report = mt::load(path, target, {.strict = false});
+  CHECK(report.loaded.size() == 7);
+  CHECK(report.mismatched.size() == 2);
+  CHECK(report.missing.empty());
+  CHECK(target.parameter("features.0.weight").to_vector() == source.parameter("features.0.weight").to_vector());
+  CHECK(target.parameter("1.weight").to_vector() == old_head);
+}
+
+TEST_CASE("prefixes are stripped, names renamed, and the advice says which prefix") {
+  temporary_folder const folder;
+  std::string const path = folder.file("weights.safetensors");
+  using wrapped = mt::model<mt::sequential<mt::named<"module", network>>, mt::extents<4>>;
+  wrapped source{mt::host{}, mt::seed{3}};
+  mt::save(path, source);
+  net_type target{mt::host{}, mt::seed{4}};
+  try {
+    mt::load(path, target);
+    FAIL("no error");
+  } catch (mt::load_error const& e) {
+    CHECK(std::string{e.what()}.find("match after removing \"module.\"") != std::string::npos);
+  }
+  mt::load(path, target, {.strip_prefix = "module."});
+  CHECK(target.parameters().to_vector() == source.parameters().to_vector());
+
+  using renamed = mt::model<mt::sequential<mt::named<"f", mt::sequential<mt::linear<6>, mt::batch_norm1d>>, mt::named<"fc", mt::linear<3>>>, mt::extents<4>>;
+  renamed other{mt::host{}, mt::seed{5}};
+  mt::load(path, other, {.strip_prefix = "module.", .rename = {{"features.", "f."}, {"1.", "fc."}}});
+  CHECK(other.parameter("fc.weight").to_vector() == source.parameter("module.1.weight").to_vector());
+}
+
+TEST_CASE("a file of floats loads into a model of doubles") {
+  temporary_folder const folder;
+  std::string const path = folder.file("weights.safetensors");
+  net_type source{mt::host{}, mt::seed{3}};
+  mt::save(path, source);
+  mt::model<network, mt::extents<4>, mt::host, double> wide{mt::host{}, mt::seed{9}};
+  mt::load(path, wide);
+  for (std::size_t i = 0; i < source.parameters().size(); ++i) CHECK(wide.parameters()[i] == static_cast<double>(source.parameters()[i]));
+}
+
+TEST_CASE("two parts of one kind are refused") {
+  net_type a, b;
+  mt::checkpoint run{a, b};
+  CHECK_THROWS_AS(run.tree(), mt::usage_error);
+}
