@@ -179,7 +179,7 @@ class checkpoint_writer {
         bool plain = true;
         for (archive_key const& k : v.keys()) plain = plain && !k.is_integer() && is_utf8(k.text()) && (k.text().empty() || k.text()[0] != '$');
         if (std::size_t const twice = find_duplicate(v.keys()); twice != static_cast<std::size_t>(-1))
-          throw usage_error{"mortise: a checkpoint's dict has the key " + quoted(v.keys()[twice].to_string()) + " twice"};
+          throw usage_error{"mortise: a checkpoint's dict has the key " + in_quotes(v.keys()[twice].to_string()) + " twice"};
         if (!plain) tag("$dict");
         json += plain ? '{' : '[';
         for (std::size_t i = 0; i != v.size(); ++i) {
@@ -227,12 +227,12 @@ class checkpoint_parser {
   }
 
   archive_value json(std::string_view key, std::string const& text) {
-    std::string const where = source_name() + ": metadata " + quoted(key);
+    std::string const where = source_name() + ": metadata " + in_quotes(key);
     return expand(parse_json(text, where), {}, where);
   }
 
   [[noreturn]] void fail(std::string_view key, std::string_view reason) const {
-    throw archive_error{source_name(), archive_error::no_offset, "metadata " + quoted(key) + ": " + std::string{reason}};
+    throw archive_error{source_name(), archive_error::no_offset, "metadata " + in_quotes(key) + ": " + std::string{reason}};
   }
 
  private:
@@ -282,7 +282,7 @@ class checkpoint_parser {
         if (find_duplicate(out.keys()) != static_cast<std::size_t>(-1)) bad("a duplicate key in $dict");
         return out;
       }
-      if (!content.is_string()) bad(quoted(tag) + " holds no string");
+      if (!content.is_string()) bad(in_quotes(tag) + " holds no string");
       std::string const& s = content.as_string();
       if (tag == "$string") return s;
       if (tag == "$bytes" || tag == "$raw_string") {
@@ -297,9 +297,9 @@ class checkpoint_parser {
         return tag == "$bytes" ? archive_value::bytes(std::move(raw)) : archive_value{std::move(raw)};
       }
       if (tag == "$absent") return archive_value::bytes("$absent");
-      if (tag != "$tensor") bad("unknown tag " + quoted(tag));
+      if (tag != "$tensor") bad("unknown tag " + in_quotes(tag));
       auto const at = std::lower_bound(order_.begin(), order_.end(), s, [this](std::uint32_t i, std::string const& n) { return c_.tensors[i].name < n; });
-      if (at == order_.end() || c_.tensors[*at].name != s) bad("names a tensor that the file does not hold: " + quoted(s));
+      if (at == order_.end() || c_.tensors[*at].name != s) bad("names a tensor that the file does not hold: " + in_quotes(s));
       taken_[*at] = true;
       return tensor(*at);
     }
@@ -406,12 +406,12 @@ inline flat_archive flatten_checkpoint(archive_value const& tree) {
   // Names must be text and different; tensors in the same memory are stored once.
   std::vector<named_tensor>& all = w.out.tensors;
   for (named_tensor const& t : all)
-    if (!detail::is_utf8(t.name)) throw usage_error{"mortise: a tensor's name is no UTF-8: " + detail::quoted(t.name)};
+    if (!detail::is_utf8(t.name)) throw usage_error{"mortise: a tensor's name is no UTF-8: " + detail::in_quotes(t.name)};
   std::vector<std::uint32_t> order(all.size());
   for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
   std::sort(order.begin(), order.end(), [&all](std::uint32_t a, std::uint32_t b) { return all[a].name < all[b].name; });
   for (std::size_t i = 1; i < order.size(); ++i)
-    if (all[order[i - 1]].name == all[order[i]].name) throw usage_error{"mortise: two tensors to save have the name " + detail::quoted(all[order[i]].name)};
+    if (all[order[i - 1]].name == all[order[i]].name) throw usage_error{"mortise: two tensors to save have the name " + detail::in_quotes(all[order[i]].name)};
   std::sort(order.begin(), order.end(), [&all](std::uint32_t a, std::uint32_t b) {
     return all[a].tensor.data != all[b].tensor.data ? all[a].tensor.data < all[b].tensor.data : a < b;
   });
@@ -438,7 +438,7 @@ inline flat_archive flatten_checkpoint(archive_value const& tree) {
 inline void resolve_aliases(archive_contents& c) {
   std::string const file = c.sources.empty() ? "archive" : c.sources[0].name();
   auto const fail = [&file](std::string const& key, std::string const& reason) {
-    throw archive_error{file, archive_error::no_offset, "metadata " + detail::quoted(key) + ": " + reason};
+    throw archive_error{file, archive_error::no_offset, "metadata " + detail::in_quotes(key) + ": " + reason};
   };
   constexpr std::string_view prefix = "ckpt.alias.";
   std::size_t const stored = c.tensors.size();
@@ -452,7 +452,7 @@ inline void resolve_aliases(archive_contents& c) {
     if (key == "ckpt.version") {
       std::int64_t version = 0;
       auto const [end, status] = std::from_chars(text.data(), text.data() + text.size(), version);
-      if (status != std::errc{} || end != text.data() + text.size() || version < 1) fail(key, "no version number: " + detail::quoted(text));
+      if (status != std::errc{} || end != text.data() + text.size() || version < 1) fail(key, "no version number: " + detail::in_quotes(text));
       if (version > checkpoint_version)
         fail(key, "the checkpoint has version " + std::to_string(version) + ", this library reads up to " + std::to_string(checkpoint_version) +
                       "; it was written by a newer mortise");
@@ -465,7 +465,7 @@ inline void resolve_aliases(archive_contents& c) {
     }
     std::string const name = key.substr(prefix.size());
     std::size_t const target = find(text);
-    if (target == no_entry) fail(key, "names a tensor that the file does not hold: " + detail::quoted(text));
+    if (target == no_entry) fail(key, "names a tensor that the file does not hold: " + detail::in_quotes(text));
     if (find(name) != no_entry) fail(key, "is also a stored tensor");
     tensor_info copy = c.tensors[target];
     copy.name = name;
@@ -563,7 +563,7 @@ inline archive_value unflatten_checkpoint(archive_contents const& c) {
   }
   if (std::size_t const twice = detail::find_duplicate(tree.keys()); twice != static_cast<std::size_t>(-1))
     throw archive_error{c.sources.empty() ? "archive" : c.sources[0].name(), archive_error::no_offset,
-                        detail::quoted(tree.keys()[twice].to_string()) + " is told twice, by metadata and by tensors"};
+                        detail::in_quotes(tree.keys()[twice].to_string()) + " is told twice, by metadata and by tensors"};
   return tree;
 }
 

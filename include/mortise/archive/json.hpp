@@ -69,7 +69,7 @@ class json_cursor {
   [[noreturn]] void fail_unexpected(std::string_view wanted) {
     peek();
     if (at_ >= text_.size()) fail("the JSON text ends where " + std::string{wanted} + " should stand");
-    fail("expected " + std::string{wanted} + ", found " + detail::quoted(text_.substr(at_, 1)));
+    fail("expected " + std::string{wanted} + ", found " + detail::in_quotes(text_.substr(at_, 1)));
   }
 
  private:
@@ -232,7 +232,7 @@ inline std::uint64_t json_cursor::natural(std::string_view what) {
   if (c < '0' || c > '9') fail_unexpected(wanted);
   bool integral = true;
   std::size_t const end = number_end(integral);
-  if (!integral) fail(std::string{what} + " must be an integer, found " + detail::quoted(text_.substr(at_, end - at_)));
+  if (!integral) fail(std::string{what} + " must be an integer, found " + detail::in_quotes(text_.substr(at_, end - at_)));
   std::uint64_t value = 0;
   if (std::from_chars(text_.data() + at_, text_.data() + end, value).ec != std::errc{}) fail(std::string{what} + " does not fit 64 bits");
   at_ = end;
@@ -359,7 +359,7 @@ inline archive_value parse_json(std::string_view text, std::string_view file, st
       }
       if (top.node.is_dict()) {
         std::size_t const twice = detail::find_duplicate(top.node.keys());
-        if (twice != static_cast<std::size_t>(-1)) in.fail("duplicate key " + detail::quoted(top.node.keys()[twice].text()));
+        if (twice != static_cast<std::size_t>(-1)) in.fail("duplicate key " + detail::in_quotes(top.node.keys()[twice].text()));
       }
       archive_value done = std::move(top.node);
       stack.pop_back();

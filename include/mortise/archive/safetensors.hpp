@@ -108,18 +108,18 @@ class safetensors_parser {
     std::string value;
     std::vector<std::string_view> keys;
     for (bool first = true; in_.next_key(first, key);) {
-      if (in_.peek() != '"') in_.fail("__metadata__: the value of " + quoted(key) + " is no string");
+      if (in_.peek() != '"') in_.fail("__metadata__: the value of " + in_quotes(key) + " is no string");
       in_.string(value);
       contents_.metadata.emplace_back(key, value);
     }
     for (auto const& [k, v] : contents_.metadata) keys.push_back(k);
     if (std::size_t const twice = find_duplicate(keys); twice != static_cast<std::size_t>(-1))
-      in_.fail("duplicate key " + quoted(keys[twice]) + " in __metadata__");
+      in_.fail("duplicate key " + in_quotes(keys[twice]) + " in __metadata__");
   }
 
   void entry(std::string const& name) {
     std::size_t const start = in_.position();
-    auto const fail = [&](std::string const& reason) { in_.fail("tensor " + quoted(name) + ": " + reason, start); };
+    auto const fail = [&](std::string const& reason) { in_.fail("tensor " + in_quotes(name) + ": " + reason, start); };
     if (in_.peek() != '{') fail("its entry is no object");
     in_.expect('{');
     tensor_info info;
@@ -139,7 +139,7 @@ class safetensors_parser {
         bool known = false;
         for (safetensors_type const& t : safetensors_types)
           if (t.name == text) info.type = t.type, known = true;
-        if (!known) fail("unknown dtype " + quoted(text));
+        if (!known) fail("unknown dtype " + in_quotes(text));
       } else if (key == "shape") {
         if (std::exchange(has_shape, true)) fail("duplicate field shape");
         if (in_.peek() != '[') fail("shape is no array");
@@ -158,7 +158,7 @@ class safetensors_parser {
         if (n != 2) fail("data_offsets must hold two offsets");
       } else {  // of a newer writer; the tiling of the data is checked in any case
         for (std::string const& o : others)
-          if (o == key) fail("duplicate field " + quoted(key));
+          if (o == key) fail("duplicate field " + in_quotes(key));
         if (others.size() == 16) fail("too many unknown fields");
         others.push_back(key);
         in_.skip();
@@ -206,7 +206,7 @@ inline archive_contents safetensors::parse(byte_source const& file) {
     std::string const& operator[](std::size_t i) const { return t[i].name; }
   };
   if (std::size_t const twice = detail::find_duplicate(key_view{c.tensors}); twice != static_cast<std::size_t>(-1))
-    fail(archive_error::no_offset, "duplicate tensor name " + detail::quoted(c.tensors[twice].name) + " in the header");
+    fail(archive_error::no_offset, "duplicate tensor name " + detail::in_quotes(c.tensors[twice].name) + " in the header");
 
   // Sorted by offset the tensors must tile the data without hole or overlap: no byte has two meanings, none is hidden.
   auto const& ranges = parser.ranges;
@@ -220,7 +220,7 @@ inline archive_contents safetensors::parse(byte_source const& file) {
   std::uint64_t const data = 8 + n;
   std::uint64_t at = 0;
   for (std::uint32_t const i : order) {
-    std::string const tensor = "tensor " + detail::quoted(c.tensors[i].name);
+    std::string const tensor = "tensor " + detail::in_quotes(c.tensors[i].name);
     if (ranges[i].begin > at) fail(data + at, tensor + ": " + std::to_string(ranges[i].begin - at) + " bytes before it belong to no tensor");
     if (ranges[i].begin < at) fail(data + ranges[i].begin, tensor + " overlaps the tensor before it");
     at = ranges[i].end;
@@ -245,12 +245,12 @@ inline void safetensors::write(flat_archive archive, byte_sink& out) {
   for (named_tensor const& t : tensors) {
     if (t.name == "__metadata__") throw usage_error{"mortise: safetensors reserves the tensor name __metadata__"};
     if (detail::safetensors_rank(t.tensor.type) < 0)
-      throw usage_error{"mortise: safetensors has no element type " + std::string{name_of(t.tensor.type)} + " (tensor " + detail::quoted(t.name) +
+      throw usage_error{"mortise: safetensors has no element type " + std::string{name_of(t.tensor.type)} + " (tensor " + detail::in_quotes(t.name) +
                         "); save it as torch_zip or npz, or as its real and imaginary parts"};
     if (t.tensor.count() * bits_of(t.tensor.type) % 8 != 0)
-      throw usage_error{"mortise: the elements of tensor " + detail::quoted(t.name) + " do not fill whole bytes"};
+      throw usage_error{"mortise: the elements of tensor " + detail::in_quotes(t.name) + " do not fill whole bytes"};
     if (t.tensor.data == nullptr && t.tensor.bytes() != 0)
-      throw usage_error{"mortise: tensor " + detail::quoted(t.name) + " has no data; a tree that a reader made must be read first (archive_reader::read_tree)"};
+      throw usage_error{"mortise: tensor " + detail::in_quotes(t.name) + " has no data; a tree that a reader made must be read first (archive_reader::read_tree)"};
   }
   std::sort(tensors.begin(), tensors.end(), [](named_tensor const& a, named_tensor const& b) {
     int const ra = detail::safetensors_rank(a.tensor.type);
@@ -264,8 +264,8 @@ inline void safetensors::write(flat_archive archive, byte_sink& out) {
     header += "\"__metadata__\":{";
     for (std::size_t i = 0; i != archive.metadata.size(); ++i) {
       auto const& [key, value] = archive.metadata[i];
-      if (!detail::is_utf8(key) || !detail::is_utf8(value)) throw usage_error{"mortise: metadata " + detail::quoted(key) + " is no UTF-8"};
-      if (i != 0 && archive.metadata[i - 1].first == key) throw usage_error{"mortise: metadata key " + detail::quoted(key) + " stands twice"};
+      if (!detail::is_utf8(key) || !detail::is_utf8(value)) throw usage_error{"mortise: metadata " + detail::in_quotes(key) + " is no UTF-8"};
+      if (i != 0 && archive.metadata[i - 1].first == key) throw usage_error{"mortise: metadata key " + detail::in_quotes(key) + " stands twice"};
       if (i != 0) header += ',';
       append_json(header, std::string_view{key});
       header += ':';

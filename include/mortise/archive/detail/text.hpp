@@ -9,7 +9,7 @@
 namespace mortise::detail {
 
 /// In quotes, control characters and bytes outside ASCII as \xNN, cut after `limit` bytes.
-inline std::string quoted(std::string_view text, std::size_t limit = 80) {
+inline std::string in_quotes(std::string_view text, std::size_t limit = 80) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out = "\"";
   for (char c : text.substr(0, limit)) {
