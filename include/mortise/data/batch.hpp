@@ -1,0 +1,23 @@
+// What a training step takes: samples and what is wanted of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <mortise/tensor/view.hpp>
+
+namespace mortise {
+
+/// x   (batch, sample...)   inputs
+/// y   (batch, target...)   targets; (batch) for class indices
+///
+/// Views: who gave the batch says how long the elements stay.
+template <class T = float, class Target = std::int64_t>
+struct batch {
+  view<T const> x;
+  view<Target const> y;
+
+  std::size_t size() const { return x.rank() == 0 ? 0 : x.extent(0); }
+};
+
+}  // namespace mortise
