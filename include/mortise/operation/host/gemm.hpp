@@ -89,14 +89,8 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         t.q = b;
         t.q_step = g.b_step;
       }
-      alignas(64) T bounce_bias[3 * 16];
-      if (last && g.column_bias != nullptr) {
-        t.column_bias = g.column_bias + j;
-        if (narrow) {
-          for (std::size_t i = 0; i < width; ++i) bounce_bias[i] = i < wanted ? g.column_bias[j + i] : T{0};
-          t.column_bias = bounce_bias;
-        }
-      }
+      t.columns = wanted;
+      if (last && g.column_bias != nullptr) t.column_bias = g.column_bias + j;
       for (std::size_t i = rows.begin; i < rows.end;) {
         bool const low = rows.end - i <= 4;
         std::size_t const height = low ? 4 : kernels.rows;
@@ -104,23 +98,9 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         t.p = g.a + i * g.a_row + done * g.a_step;
         t.rows = tall;
         if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
-        auto const run = kernels.tiles[0][low][vectors - 1];
-        T* const c = g.c + i * g.c_row + j;
-        if (!narrow) {
-          t.c = c;
-          t.c_row = g.c_row;
-          run(t);
-        } else {
-          alignas(64) T bounce[8 * 3 * 16];
-          t.c = bounce;
-          t.c_row = width;
-          if (t.accumulate)
-            for (std::size_t r = 0; r < tall; ++r)
-              for (std::size_t x = 0; x < width; ++x) bounce[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
-          run(t);
-          for (std::size_t r = 0; r < tall; ++r)
-            for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = bounce[r * width + x];
-        }
+        t.c = g.c + i * g.c_row + j;
+        t.c_row = g.c_row;
+        kernels.tiles[0][low][vectors - 1](t);
         i += tall;
       }
       done += depth;
@@ -212,7 +192,7 @@ inline bool dots_pay(product<T> const& g) {
   return g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr && (g.m == 1 || (g.n <= 16 && g.k >= 128));
 }
 
-inline constexpr std::size_t gemm_parallel_flops = 1u << 20;  // below it, waking another thread costs more than it brings
+inline constexpr std::size_t gemm_parallel_flops = 1u << 19;  // 2 us: sharing work with a thread that is awake costs 0.3
 
 template <class T>
 void run_product(host const& device, product<T> const& g) {

@@ -43,10 +43,10 @@ struct tile_task {
   std::size_t q_step;
   T* c;                   // direct: c[i * c_row + j]; transposed: c[j * c_row + i]
   std::size_t c_row;
-  T const* column_bias;   // along j, full width, or null
+  T const* column_bias;   // along j, or null
   T const* row_bias;      // along i, or null
   std::size_t rows;       // 1 to Rows, others repeat the last one (and, transposed, are stored)
-  std::size_t columns;    // transposed: columns to store; direct: all are stored
+  std::size_t columns;    // the columns to store; direct: more than (Vectors - 1) W
   bool accumulate;        // the chains start from c; direct only
   bool finish;            // direct: whether there is a bias or relu
   bool relu;
@@ -73,7 +73,7 @@ struct tile_kernel {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + (i < last ? i : last) * c_row + v * W).v;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = load_part<W>(c + (i < last ? i : last) * c_row + v * W, t.columns, v).v;
       }
     } else {
       MORTISE_UNROLL(16)
@@ -103,11 +103,24 @@ struct tile_kernel {
   }
 
  private:
+  /// Only the last vector of a row may be cut short.
+  template <int W>
+  MORTISE_INLINE static simd<T, W> load_part(T const* p, std::size_t columns, int v) {
+    if (v == Vectors - 1 && columns < Vectors * W) return simd<T, W>::load_first(p, columns - (Vectors - 1) * W);
+    return simd<T, W>::load(p);
+  }
+  template <int W>
+  MORTISE_INLINE static void store_part(simd<T, W> const& y, T* p, std::size_t columns, int v) {
+    if (v == Vectors - 1 && columns < Vectors * W) y.store_first(p, columns - (Vectors - 1) * W);
+    else y.store(p);
+  }
+
   template <int W>
   MORTISE_INLINE static void store_direct(tile_task<T> const& t, sums<W>& sum) {
     using vec = simd<T, W>;
     std::size_t const last = t.rows - 1, c_row = t.c_row;
     T* const c = t.c;
+    std::size_t const columns = t.columns;
     if (t.finish) {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
@@ -115,17 +128,17 @@ struct tile_kernel {
         MORTISE_UNROLL(4)
         for (int v = 0; v < Vectors; ++v) {
           vec y{sum[i][v]};
-          if (t.column_bias != nullptr) y += vec::load(t.column_bias + v * W);
+          if (t.column_bias != nullptr) y += load_part<W>(t.column_bias + v * W, columns, v);
           if (t.row_bias != nullptr) y += row_bias;
           if (t.relu) y = max(y, vec{});
-          y.store(c + (i < last ? i : last) * c_row + v * W);
+          store_part<W>(y, c + (i < last ? i : last) * c_row + v * W, columns, v);
         }
       }
     } else {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(c + (i < last ? i : last) * c_row + v * W);
+        for (int v = 0; v < Vectors; ++v) store_part<W>(vec{sum[i][v]}, c + (i < last ? i : last) * c_row + v * W, columns, v);
       }
     }
   }
@@ -267,6 +280,10 @@ struct dot_kernel {
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
         vec const a = vec::load(x[i] + k);
+        if constexpr (Rows == 1) {  // 16 streams are more than the hardware follows
+          MORTISE_UNROLL(16)
+          for (int j = 0; j < Columns; ++j) __builtin_prefetch(w[j] + k + 256 / sizeof(T));
+        }
         MORTISE_UNROLL(16)
         for (int j = 0; j < Columns; ++j)
           sum[i * Columns + j] = fma(a, Rows > 1 ? b[j] : vec::load(w[j] + k), vec{sum[i * Columns + j]}).v;
