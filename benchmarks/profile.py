@@ -46,8 +46,8 @@ def main():
         ns = ask(max(10, int(1e8 / ns)))
         with tempfile.NamedTemporaryFile() as data:
             ns = ask(max(10, int(arguments.seconds * 1e9 / ns)), ("perf", "record", "-q", "-F", "4000", "-e", "cpu-clock", "-o", data.name))
-            listing = subprocess.run(["perf", "script", "-i", data.name, "-F", "sym"], capture_output=True, text=True).stdout
-        counts = Counter(short(line.strip()) for line in listing.splitlines() if line.strip())
+            listing = subprocess.run(["perf", "script", "-i", data.name, "-F", "ip,sym"], capture_output=True, text=True).stdout
+        counts = Counter(short(line.split(None, 1)[-1].strip()) for line in listing.splitlines() if line.strip())
         total = sum(counts.values())
         print(f"{row}: {ns * 1e-3:.4g} us a step, {total} samples")
         for name, count in counts.most_common(16):

@@ -37,10 +37,10 @@ def lenet_layers(padding):
 
 TINY, MLP, LENET, LENET_PADDED = dense(64, 32, 10), dense(784, 512, 512, 10), lenet_layers(0), lenet_layers(2)
 
-# name: (title, layers, batch, optimizer or None, least ratio to the best of PyTorch at {1, 2} threads, least ratio to dlib, to RLtools)
+# name: (title, layers, batch, optimizer or None, least ratio to the best of PyTorch at {1, 2} threads, least ratio to dlib, to RLtools (tuned flags, -O2))
 ROWS = {
     "tiny_16_sgd": ("MLP 64-32-10, batch 16, SGD", TINY, 16, "sgd", (20, 20), 4, None),
-    "tiny_16_adam": ("MLP 64-32-10, batch 16, Adam", TINY, 16, "adam", (30, 30), 4, 1.3),
+    "tiny_16_adam": ("MLP 64-32-10, batch 16, Adam", TINY, 16, "adam", (30, 30), 4, (1.3, 3)),
     "mlp_64_sgd": ("MLP 784-512-512-10, batch 64, SGD", MLP, 64, "sgd", (1.3, 2), None, None),
     "mlp_64_adam": ("MLP 784-512-512-10, batch 64, Adam", MLP, 64, "adam", (1.3, 2), None, None),
     "mlp_1024_sgd": ("MLP 784-512-512-10, batch 1024, SGD", MLP, 1024, "sgd", (1.05, 1.3), None, None),
@@ -220,7 +220,7 @@ def start_workers(arguments, threads):
             command = ["/usr/bin/python3", HERE / "peers" / "torch_steps.py", count]
             workers.append(Worker("torch" + suffix, command, environment, arguments.awake))
         if setting in ("", "omp", "omp+blas"):
-            for program in ("dlib", "rltools"):
+            for program in ("dlib", "rltools", "rltools-o2"):
                 if (build / f"{program}_steps").exists():
                     workers.append(Worker(program + suffix, [build / f"{program}_steps"], environment, arguments.awake))
     return workers
@@ -315,7 +315,8 @@ def report_row(case, chosen, others, machine, threads):
         low, middle, high = quartiles(c.times)
         result["contenders"][c.label] = {"median_s": middle, "quartile_1_s": low, "quartile_3_s": high, "least_s": min(c.times), "ratio": times}
     for families, name, wanted in ((("torch", "libtorch"), "PyTorch", goal[0 if threads == 1 else 1]), (("dlib",), "dlib", dlib_goal),
-                                   (("rltools",), "RLtools", rltools_goal)):
+                                   (("rltools",), "RLtools", rltools_goal and rltools_goal[0]),
+                                   (("rltools-o2",), "RLtools at -O2", rltools_goal and rltools_goal[1])):
         peers = [c for c in chosen if c.family in families]
         if not peers:
             continue
@@ -350,11 +351,12 @@ def build_workers(build, rltools):
 
     def stale(name, source):
         target = build / name
-        newest = max(p.stat().st_mtime for p in [source, *HERE.glob("*.hpp"), *HERE.glob("peers/*.hpp"), *ROOT.glob("include/mortise/**/*.hpp")])
+        headers = [*HERE.glob("*.hpp"), *ROOT.glob("include/mortise/**/*.hpp")] if source.parent == HERE else []
+        newest = max(p.stat().st_mtime for p in [source, HERE / "peers" / "protocol.hpp", *headers])
         return not target.exists() or target.stat().st_mtime < newest
 
     def make(name, source, flags, libraries=()):
-        if not stale(name, source) and "mortise" in str(include):
+        if not stale(name, source):
             return
         command = ["g++", *flags, str(source), "-o", str(build / name), *libraries]
         print("building", name, flush=True)
@@ -369,15 +371,15 @@ def build_workers(build, rltools):
     make("steps", HERE / "steps.cpp", ["-std=c++20", "-O2", *include], ["-pthread"])
     make("steps_native", HERE / "steps.cpp", ["-std=c++20", "-O3", "-march=native", *include], ["-pthread"])
     torch_include = Path("/usr/include/torch/csrc/api/include")
-    if torch_include.exists() and not (build / "libtorch_steps").exists():
+    if torch_include.exists():
         make("libtorch_steps", HERE / "peers" / "libtorch_steps.cpp", ["-std=c++17", "-O2", "-I", str(torch_include)],
              ["-ltorch", "-ltorch_cpu", "-lc10"])
-    if Path("/usr/include/dlib/dnn.h").exists() and not (build / "dlib_steps").exists():
+    if Path("/usr/include/dlib/dnn.h").exists():
         libraries = subprocess.run(["pkg-config", "--libs", "dlib-1"], capture_output=True, text=True).stdout.split()
         make("dlib_steps", HERE / "peers" / "dlib_steps.cpp", ["-std=c++20", "-O3", "-march=native"], libraries)
-    if rltools and not (build / "rltools_steps").exists():
-        make("rltools_steps", HERE / "peers" / "rltools_steps.cpp",
-             ["-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-I", str(Path(rltools) / "include")], ["-lopenblas"])
+    if rltools:
+        for name, flags in (("rltools_steps", ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"]), ("rltools-o2_steps", ["-O2"])):
+            make(name, HERE / "peers" / "rltools_steps.cpp", ["-std=c++17", *flags, "-I", str(Path(rltools) / "include")], ["-lopenblas"])
 
 
 def main():
