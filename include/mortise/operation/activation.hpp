@@ -69,37 +69,58 @@ struct gelu_rule {
   }
 };
 
+/// sigmoid(x), and 1 - sigmoid(x) with all its digits.
+template <class V>
+MORTISE_INLINE MORTISE_HD V sigmoid_pair(V const& x, V& other) {
+  using T = value_of<V>;
+  V const e = exp(-abs(x));
+  V const large = V(T(1)) / (V(T(1)) + e);
+  V const small = e * large;
+  auto const negative = x < V(T{});
+  other = select(negative, large, small);
+  return select(negative, small, large);
+}
+
 struct gelu_tanh_rule {
   template <class V>
   MORTISE_INLINE MORTISE_HD V value(V const& x) const {
-    V slope;
-    return both(x, slope);
+    V square, other;
+    return x * sigmoid_pair(doubled_argument(x, square), other);
   }
-  // 0.5 (1 + tanh u) = sigmoid(2 u): one exponential, and no cancellation for negative x.
   template <class V>
   MORTISE_INLINE MORTISE_HD V both(V const& x, V& slope) const {
     using T = value_of<V>;
-    constexpr T a = T(2 * 0.79788456080286536), b = T(2 * 0.79788456080286536 * 0.044715);  // 2 sqrt(2/pi), and the cubic's factor
-    // From 100 on the sigmoid is 0 or 1; a limit keeps the slope's last factor finite there.
-    V const square = min(V(T(1e4)), x * x);
-    V const s = sigmoid(x * fma(square, V(b), V(a)));
+    V square, other;
+    V const s = sigmoid_pair(doubled_argument(x, square), other);
     V const y = x * s;
-    slope = fma(y * (V(T(1)) - s), fma(square, V(3 * b), V(a)), s);
+    slope = fma(y * other, fma(square, V(T(3 * cubic)), V(T(linear))), s);
     return y;
+  }
+
+ private:
+  // 0.5 (1 + tanh u) = sigmoid(2 u): one exponential, and no cancellation for negative x.  2 u = 2 sqrt(2/pi) (x + 0.044715 x^3)
+  static constexpr double linear = 2 * 0.79788456080286536, cubic = linear * 0.044715;
+
+  template <class V>
+  static MORTISE_INLINE MORTISE_HD V doubled_argument(V const& x, V& square) {
+    using T = value_of<V>;
+    square = min(V(T(1e4)), x * x);  // from 100 on the sigmoid is 0 or 1; the limit keeps the slope's factors finite
+    return x * fma(square, V(T(cubic)), V(T(linear)));
   }
 };
 
 struct silu_rule {
   template <class V>
   MORTISE_INLINE MORTISE_HD V value(V const& x) const {
-    return x * sigmoid(x);
+    V other;
+    return x * sigmoid_pair(x, other);
   }
   template <class V>
   MORTISE_INLINE MORTISE_HD V both(V const& x, V& slope) const {
-    using T = value_of<V>;
-    V const s = sigmoid(x);
+    V other;
+    V const s = sigmoid_pair(x, other);
     V const y = x * s;
-    slope = fma(y, V(T(1)) - s, s);
+    slope = fma(y, other, s);
     return y;
   }
 };
