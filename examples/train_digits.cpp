@@ -1,6 +1,6 @@
 // Trains a small convolutional network on handwritten digits, stops at any step, and goes on with the same bits.
 //
-//   train_digits --epochs 20 --checkpoint run.safetensors            train, with a checkpoint at each epoch's end
+//   train_digits --epochs 30 --checkpoint run.safetensors            train, with a checkpoint at each epoch's end
 //   train_digits ... --stop-at-step 37                               save and stop there
 //   train_digits ... --resume                                        go on from the checkpoint, also in the middle of an epoch
 //
@@ -33,7 +33,7 @@ using digits_model = mt::model<digits_net, mt::extents<1, 8, 8>>;
 
 struct settings {
   std::string data = "examples/data";
-  std::int64_t epochs = 20;
+  std::int64_t epochs = 30;
   std::size_t batch = 32;
   std::string optimizer = "adam";
   float lr = 0;
@@ -68,7 +68,7 @@ void train(settings const& s, Rule const& rule) {
   mt::optimizer opt{net, rule};
   mt::batch_loader loader{training, {.batch = s.batch, .shuffle = true, .seed = s.seed}};
   mt::progress progress;
-  mt::accuracy seen;         // of the epoch that runs: part of the checkpoint, so that a resumed epoch reports all of itself
+  mt::accuracy seen;
   mt::running_mean mean_loss;
   mt::checkpoint run{net, opt, loader, progress};
 
@@ -83,8 +83,9 @@ void train(settings const& s, Rule const& rule) {
 
   bool stopped = s.stop_at_step > 0 && progress.global_step >= s.stop_at_step;
   for (; !stopped && progress.epoch < s.epochs; ++progress.epoch) {
+    bool const begun = loader.epoch() == static_cast<std::uint64_t>(progress.epoch);  // a resumed epoch
     mt::progress_bar bar{"epoch " + std::to_string(progress.epoch + 1) + "/" + std::to_string(s.epochs), loader.batches(),
-                         loader.batches_done(), stdout, s.quiet};
+                         begun ? loader.batches_done() : 0, stdout, s.quiet};
     seen.reset();
     mean_loss.reset();
     for (auto batch : loader) {
