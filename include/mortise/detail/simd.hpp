@@ -15,6 +15,9 @@
 #include <mortise/config.hpp>
 
 /// Unrolls the following loop completely (n at least its trip count), so that an array of vectors indexed by it stays in registers.
+#if defined(__CUDACC__)
+#pragma nv_diag_suppress 1675  // nvcc hands `#pragma GCC unroll` on to the host compiler, but warns each time
+#endif
 #define MORTISE_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define MORTISE_UNROLL(n) MORTISE_PRAGMA(unroll n)
@@ -130,35 +133,39 @@ struct simd {
 
   MORTISE_INLINE static simd load(T const* p) { return simd{static_cast<reg>(*reinterpret_cast<memory const*>(p))}; }
   MORTISE_INLINE void store(T* p) const { *reinterpret_cast<memory*>(p) = v; }
+#if defined(__x86_64__) && !defined(__clang__)  // clang judges an assembler operand by the surrounding function's target
+  static constexpr bool masked_moves = sizeof(reg) == 64;
+#else
+  static constexpr bool masked_moves = false;
+#endif
   /// The first `n` lanes from memory, zero in the others; reads nothing past them.
   MORTISE_INLINE static simd load_first(T const* p, std::size_t n) {
-#if defined(__x86_64__) && !defined(__clang__)  // clang judges the constraint by the surrounding function
+    simd r;
     // By assembler: the compiler's own masked moves need the intrinsics header, and the loop below is ten times slower.
-    if constexpr (sizeof(reg) == 64) {
-      simd r;
+    if constexpr (masked_moves) {
+#if defined(__x86_64__)
       if constexpr (sizeof(T) == 4)
         asm("vmovups %1, %0%{%2%}%{z%}" : "=v"(r.v) : "m"(*reinterpret_cast<memory const*>(p)), "Yk"(static_cast<unsigned short>((1u << n) - 1)));
       else
         asm("vmovupd %1, %0%{%2%}%{z%}" : "=v"(r.v) : "m"(*reinterpret_cast<memory const*>(p)), "Yk"(static_cast<unsigned char>((1u << n) - 1)));
-      return r;
-    }
 #endif
-    simd r;
-    for (std::size_t i = 0; i < n; ++i) r.v[i] = p[i];
+    } else {
+      for (std::size_t i = 0; i < n; ++i) r.v[i] = p[i];
+    }
     return r;
   }
   /// Writes the first `n` lanes and nothing past them.
   MORTISE_INLINE void store_first(T* p, std::size_t n) const {
-#if defined(__x86_64__) && !defined(__clang__)  // clang judges the constraint by the surrounding function
-    if constexpr (sizeof(reg) == 64) {
+    if constexpr (masked_moves) {
+#if defined(__x86_64__)
       if constexpr (sizeof(T) == 4)
         asm("vmovups %1, %0%{%2%}" : "+m"(*reinterpret_cast<memory*>(p)) : "v"(v), "Yk"(static_cast<unsigned short>((1u << n) - 1)));
       else
         asm("vmovupd %1, %0%{%2%}" : "+m"(*reinterpret_cast<memory*>(p)) : "v"(v), "Yk"(static_cast<unsigned char>((1u << n) - 1)));
-      return;
-    }
 #endif
-    for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
+    } else {
+      for (std::size_t i = 0; i < n; ++i) p[i] = v[i];
+    }
   }
   MORTISE_INLINE T operator[](int lane) const { return v[lane]; }
 

@@ -12,10 +12,18 @@
 
 namespace mortise::detail {
 
-template <std::size_t W, class Reg, std::size_t... I>
-MORTISE_INLINE void zip_lanes(Reg const& a, Reg const& b, Reg& low, Reg& high, std::index_sequence<I...>) {
+/// low = a0 b0 a1 b1 ..., high goes on with the upper halves.
+template <class T, int W, int... I>
+MORTISE_INLINE void zip_lanes(typename simd<T, W>::reg const& a, typename simd<T, W>::reg const& b, typename simd<T, W>::reg& low,
+                              typename simd<T, W>::reg& high, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
   low = __builtin_shufflevector(a, b, (I % 2 == 0 ? I / 2 : W + I / 2)...);
   high = __builtin_shufflevector(a, b, (I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...);
+#else  // nvcc does not carry a pack through __builtin_shufflevector
+  typedef typename simd<T, W>::integer indices __attribute__((vector_size(W * sizeof(T))));
+  low = __builtin_shuffle(a, b, indices{(I % 2 == 0 ? I / 2 : W + I / 2)...});
+  high = __builtin_shuffle(a, b, indices{(I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...});
+#endif
 }
 
 /// The transpose of `Rows` vectors, flattened: afterwards they hold lane 0 of every row, then lane 1 of every row, ...
@@ -27,7 +35,7 @@ MORTISE_INLINE void transpose_flat(typename simd<T, W>::reg (&row)[Rows]) {
     typename simd<T, W>::reg next[Rows];
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows / 2; ++i)
-      zip_lanes<W>(row[i], row[i + Rows / 2], next[2 * i], next[2 * i + 1], std::make_index_sequence<W>{});
+      zip_lanes<T, W>(row[i], row[i + Rows / 2], next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, W>{});
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows; ++i) row[i] = next[i];
   }
@@ -307,7 +315,7 @@ struct dot_kernel {
         MORTISE_UNROLL(16)
         for (int s = 0; s < half; ++s) {
           typename vec::reg low, high;
-          zip_lanes<W>(sum[group + s], sum[group + s + half], low, high, std::make_index_sequence<W>{});
+          zip_lanes<T, W>(sum[group + s], sum[group + s + half], low, high, std::make_integer_sequence<int, W>{});
           sum[group + s] = low + high;
         }
       }
