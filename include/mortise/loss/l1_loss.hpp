@@ -1,0 +1,39 @@
+// Absolute difference.
+#pragma once
+
+#include <cstddef>
+
+#include <mortise/loss/pointwise.hpp>
+
+namespace mortise {
+
+namespace detail {
+template <class T>
+struct l1_formula {
+  template <class V>
+  MORTISE_INLINE MORTISE_HD void operator()(std::size_t, V const& x, V const& y, V& loss, V& slope) const {
+    V const d = x - y;
+    loss = abs(d);
+    slope = sign_of(d);
+  }
+};
+}  // namespace detail
+
+/// torch.nn.L1Loss: |x - y|; the slope at 0 is 0.
+struct l1_loss {
+  template <class T>
+  using target_type = T;
+
+  reduction reduce = reduction::mean;
+
+  static constexpr char const* problem(shape) { return nullptr; }
+  static constexpr shape target_shape(shape out) { return out; }
+  static constexpr std::size_t workspace(shape out) { return reduction_workspace(out.elements()); }
+
+  template <class Out, class D, class T>
+  void operator()(D const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T* workspace) const {
+    detail::run_pointwise<Out>(device, detail::l1_formula<T>{}, reduce, batch, x, y, dx, value, workspace);
+  }
+};
+
+}  // namespace mortise
