@@ -76,6 +76,9 @@ results<T> run(host const& device, std::size_t batch, std::vector<T> const& x, s
 }
 
 /// Largest error in units of its bound: (terms + 2) eps times the sum of magnitudes.
+///
+/// Winograd's transforms add and take away up to 10 x 10 times the values they stand for (the absolute row sums of B^T, squared, over what A^T and G give back),
+/// so there `growth` widens the bound.
 template <class T>
 double worst(std::vector<T> const& got, std::vector<bounded_sum> const& want, double terms) {
   double w = 0;
@@ -138,4 +141,18 @@ TEST_CASE("padding, stride, dilation, groups and sides that differ") {
   check<conv2d_geometry<6, 5, 5, 6, 3, 3, 1, 1, 1, 1, 1, 1, 6>>(3);
   check<conv2d_geometry<1, 4, 3, 1, 4, 3>>(2);
   check<conv2d_geometry<1, 5, 17, 2, 1, 9, 1, 1, 0, 4>>(3);
+}
+
+TEST_CASE("many channels: taps as products") {
+  check<conv2d_geometry<32, 8, 8, 32, 3, 3, 2, 2, 1, 1>>(3);
+  check<conv2d_geometry<40, 7, 5, 33, 2, 3, 1, 2, 1, 0, 2, 1>>(2);
+  check<conv2d_geometry<35, 6, 6, 50, 1, 1, 2, 2>>(5);
+  check<conv2d_geometry<32, 17, 18, 32, 1, 1>>(3);
+}
+
+TEST_CASE("many channels: Winograd's tiles") {
+  check<conv2d_geometry<32, 4, 4, 32, 3, 3, 1, 1, 1, 1>>(9);
+  check<conv2d_geometry<35, 8, 7, 50, 3, 3, 1, 1, 1, 1>>(3);
+  check<conv2d_geometry<33, 7, 14, 34, 3, 3, 1, 1, 0, 2>>(2);
+  check<conv2d_geometry<32, 25, 50, 32, 3, 3, 1, 1, 1, 1>, double>(3);
 }

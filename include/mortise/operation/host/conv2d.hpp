@@ -7,6 +7,7 @@
 #include <mortise/device/host.hpp>
 #include <mortise/operation/conv2d.hpp>
 #include <mortise/operation/host/conv2d_direct.hpp>
+#include <mortise/operation/host/conv2d_panels.hpp>
 
 namespace mortise {
 
@@ -21,12 +22,6 @@ constexpr std::size_t conv2d_direct_scratch(conv2d_sizes const& s) {
 }
 /// Elements of one partial gradient: weight and bias.
 constexpr std::size_t conv2d_partial(conv2d_sizes const& s) { return conv2d_round_up(s.groups * s.out_c * (s.taps() + 1)); }
-
-/// Samples that a vector of T holds on this machine.
-template <class T>
-inline std::size_t samples_in_vector() {
-  return (std::size_t{16} << static_cast<int>(current_instruction_set())) / sizeof(T);
-}
 
 /// to[i] = sum over the parts, in ascending order.
 template <class T>
@@ -52,9 +47,14 @@ struct sum_parts {
   }
 };
 
-/// Pieces of `count` things that may run at the same time, with scratch memory for each; for results that do not depend on the cut.
-inline std::size_t conv2d_pieces(host const& device, std::size_t count) {
-  std::size_t const wanted = device.thread_count() == 1 ? 1 : conv2d_most_pieces;
+/// Pieces of a batch that have scratch memory of their own: fewer where it is large.
+constexpr std::size_t conv2d_pieces(conv2d_sizes const& s) {
+  std::size_t const n = (std::size_t{1} << 22) / conv2d_direct_scratch(s);
+  return n < 1 ? 1 : n < conv2d_most_pieces ? n : conv2d_most_pieces;
+}
+/// Pieces of `count` things that may run at the same time; for results that do not depend on the cut.
+inline std::size_t conv2d_pieces(host const& device, conv2d_sizes const& s, std::size_t count) {
+  std::size_t const wanted = device.thread_count() == 1 ? 1 : conv2d_pieces(s);
   return count < wanted ? count : wanted;
 }
 
@@ -62,7 +62,7 @@ template <class G, class T>
 void conv2d_direct_forward_batch(host const& device, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T* workspace,
                                  bool relu) {
   constexpr conv2d_sizes s = conv2d_sizes_of<G>();
-  std::size_t const pieces = conv2d_pieces(device, batch);
+  std::size_t const pieces = conv2d_pieces(device, s, batch);
   for_each_piece(device, pieces, [=](std::size_t piece) {
     std::size_t const begin = batch * piece / pieces, end = batch * (piece + 1) / pieces;
     for_this_cpu(conv2d_direct_forward<T, conv2d_tile_rows(s.out_c, 6)>{s, x + begin * G::in_elements, weight, bias, y + begin * G::out_elements,
@@ -75,7 +75,7 @@ void conv2d_direct_backward_input_batch(host const& device, std::size_t batch, T
   constexpr conv2d_sizes s = conv2d_sizes_of<G>();
   constexpr std::size_t pad = conv2d_row_tile - 1, dy_w = conv2d_direct_dy_width(s);
   constexpr std::size_t dy_elements = G::out_c * G::out_h * dy_w;
-  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, blocks);
+  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, s, blocks);
   for_each_piece(device, pieces, [=](std::size_t piece) {
     T* const dy_lanes = workspace + piece * conv2d_direct_scratch(s);
     T* const dx_lanes = dy_lanes + dy_elements * width;
@@ -101,9 +101,9 @@ void conv2d_direct_backward_weight_batch(host const& device, std::size_t batch, 
   constexpr int columns = G::kernel_w <= 6 ? static_cast<int>(G::kernel_w) : conv2d_tile_rows(G::kernel_w, 6);
   // The cut into partial sums depends on the batch alone (and on the vector's length).
   std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width;
-  std::size_t const pieces = blocks < conv2d_most_pieces ? blocks : conv2d_most_pieces;
+  std::size_t const pieces = blocks < conv2d_pieces(s) ? blocks : conv2d_pieces(s);
   bool const alone = device.thread_count() == 1;
-  T* const partials = workspace + conv2d_most_pieces * conv2d_direct_scratch(s);
+  T* const partials = workspace + conv2d_pieces(s) * conv2d_direct_scratch(s);
   for_each_piece(device, pieces, [=](std::size_t piece) {
     T* const x_lanes = workspace + (alone ? 0 : piece) * conv2d_direct_scratch(s);
     T* const dy_lanes = x_lanes + x_elements * width;
@@ -122,27 +122,53 @@ void conv2d_direct_backward_weight_batch(host const& device, std::size_t batch, 
   if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + G::weight_elements, partial, pieces, G::out_c, dbias});
 }
 
+/// Many channels fill vectors, and their weights do not fit the first cache: products. Few channels: direct loops.
+template <class G>
+inline constexpr bool conv2d_by_panels = panels_apply(conv2d_sizes_of<G>()) && G::in_c >= 32 && G::out_c >= 32;
+
 }  // namespace detail
 
 template <class Geometry>
 constexpr conv2d_workspace_size conv2d_workspace() {
   constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
-  return {detail::conv2d_most_pieces * (detail::conv2d_direct_scratch(s) + detail::conv2d_partial(s)), 0};
+  if constexpr (detail::conv2d_by_panels<Geometry>) {
+    constexpr detail::panel_plan forward = detail::panel_forward_plan(s);
+    return {detail::conv2d_larger(detail::panel_weight_workspace(forward),
+                                  detail::conv2d_larger(detail::panel_apply_workspace(forward), detail::panel_apply_workspace(detail::panel_backward_input_plan(s)))),
+            0};
+  } else {
+    return {detail::conv2d_pieces(s) * detail::conv2d_direct_scratch(s) + detail::conv2d_most_pieces * detail::conv2d_partial(s), 0};
+  }
 }
 
 template <activation Activation = activation::identity, class Geometry, class T>
 void conv2d_forward(host const& device, Geometry, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T* workspace) {
-  detail::conv2d_direct_forward_batch<Geometry>(device, batch, x, weight, bias, y, workspace, Activation == activation::relu);
+  if constexpr (detail::conv2d_by_panels<Geometry>) {
+    static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
+    detail::panel_apply(device, plan, batch, x, weight, bias, y, workspace, Activation == activation::relu);
+  } else {
+    detail::conv2d_direct_forward_batch<Geometry>(device, batch, x, weight, bias, y, workspace, Activation == activation::relu);
+  }
 }
 
 template <class Geometry, class T>
 void conv2d_backward_input(host const& device, Geometry, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
-  detail::conv2d_direct_backward_input_batch<Geometry>(device, batch, dy, weight, dx, workspace);
+  if constexpr (detail::conv2d_by_panels<Geometry>) {
+    static constexpr detail::panel_plan plan = detail::panel_backward_input_plan(detail::conv2d_sizes_of<Geometry>());
+    detail::panel_apply(device, plan, batch, dy, weight, static_cast<T const*>(nullptr), dx, workspace, false);
+  } else {
+    detail::conv2d_direct_backward_input_batch<Geometry>(device, batch, dy, weight, dx, workspace);
+  }
 }
 
 template <class Geometry, class T>
 void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T* workspace) {
-  detail::conv2d_direct_backward_weight_batch<Geometry>(device, batch, x, dy, dweight, dbias, workspace);
+  if constexpr (detail::conv2d_by_panels<Geometry>) {
+    static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
+    detail::panel_backward_weight(device, plan, batch, x, dy, dweight, dbias, workspace);
+  } else {
+    detail::conv2d_direct_backward_weight_batch<Geometry>(device, batch, x, dy, dweight, dbias, workspace);
+  }
 }
 
 }  // namespace mortise

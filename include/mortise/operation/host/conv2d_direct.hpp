@@ -55,6 +55,12 @@ inline constexpr std::size_t conv2d_most_pieces = 8;  // pieces of a batch that 
 
 constexpr std::size_t conv2d_round_up(std::size_t elements) { return (elements + 15) / 16 * 16; }
 
+/// Samples that a vector of T holds on this machine.
+template <class T>
+inline std::size_t samples_in_vector() {
+  return (std::size_t{16} << static_cast<int>(current_instruction_set())) / sizeof(T);
+}
+
 // ---- copies ------------------------------------------------------------------------------------------------------------------------
 
 /// Copies `rows` rows of `n` elements; writes nothing else.
