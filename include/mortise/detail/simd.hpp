@@ -125,7 +125,7 @@ struct simd {
   /// A plain loop on purpose, not unrolled by hand: g++ 12 makes one broadcast of it, but of `s - reg{}`, `reg{s, s, ...}` or an unrolled
   /// loop one masked move per lane, since those are taken apart before the function is inlined where the target has such vectors.
   MORTISE_INLINE simd(T s) {
-    reg r;
+    reg r{};  // initialised: -Wmaybe-uninitialized at -O1
     for (int i = 0; i < Width; ++i) r[i] = s;
     v = r;
   }
