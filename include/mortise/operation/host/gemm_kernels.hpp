@@ -94,14 +94,14 @@ struct tile_kernel {
     std::size_t const p_step = t.p_step, q_step = t.q_step;
     std::size_t at = 0;
     for (std::size_t k = t.k; k != 0; --k) {
-      vec b[Vectors];
+      typename vec::reg b[Vectors];
       MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W);
+      for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W).v;
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
         vec const a{p[i][at]};
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, b[v], vec{sum[i][v]}).v;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, vec{b[v]}, vec{sum[i][v]}).v;
       }
       q += q_step;
       at += p_step;
@@ -255,55 +255,66 @@ struct dot_kernel {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     constexpr int sums = Bytes == 64 ? 16 : 8;
     if (t.m == 1) {
-      for (std::size_t j = 0; j < t.n; j += sums) tile<W, 1, sums>(t, 0, j);
+      std::size_t j = 0;
+      for (; j + sums <= t.n; j += sums) tile<W, 1, sums, true>(t, 0, j);
+      if (j < t.n) tile<W, 1, sums, false>(t, 0, j);
     } else {
       for (std::size_t i = 0; i < t.m; i += sums / 4)
-        for (std::size_t j = 0; j < t.n; j += 4) tile<W, sums / 4, 4>(t, i, j);
+        for (std::size_t j = 0; j < t.n; j += 4) tile<W, sums / 4, 4, false>(t, i, j);
     }
   }
 
  private:
-  template <int W, int Rows, int Columns>
+  /// Whole: all columns exist.
+  template <int W, int Rows, int Columns, bool Whole>
   MORTISE_INLINE static void tile(dot_task<T> const& t, std::size_t i0, std::size_t j0) {
     using vec = simd<T, W>;
     constexpr int count = Rows * Columns;
     static_assert(count % W == 0);
     std::size_t const rows = t.m - i0 < Rows ? t.m - i0 : Rows, columns = t.n - j0 < Columns ? t.n - j0 : Columns, size = t.k;
     T const* x[Rows];
-    T const* w[Columns];
     MORTISE_UNROLL(16)
     for (std::size_t i = 0; i < Rows; ++i) x[i] = t.x + (i0 + (i < rows ? i : rows - 1)) * t.x_row;
+    constexpr int pointers = Whole ? Columns / 4 : Columns;
+    T const* w[pointers];
+    std::size_t const w_row = t.w_row, w_row_3 = 3 * w_row;
     MORTISE_UNROLL(16)
-    for (std::size_t j = 0; j < Columns; ++j) w[j] = t.w + (j0 + (j < columns ? j : columns - 1)) * t.w_row;
+    for (std::size_t j = 0; j < pointers; ++j) w[j] = t.w + (j0 + (Whole ? 4 * j : j < columns ? j : columns - 1)) * w_row;
     typename vec::reg sum[count];
     MORTISE_UNROLL(16)
     for (int s = 0; s < count; ++s) sum[s] = vec{}.v;
     std::size_t k = 0;
     for (; k + W <= size; k += W) {
-      vec b[Columns];
-      if constexpr (Rows > 1) {
-        MORTISE_UNROLL(16)
-        for (int j = 0; j < Columns; ++j) b[j] = vec::load(w[j] + k);
+      typename vec::reg b[Columns];
+      MORTISE_UNROLL(16)
+      for (int j = 0; j < Columns; ++j) {
+        if constexpr (Whole) {
+          // Sixteen pointers would not fit the registers: four, and what an address can add. Four lines ahead, since the hardware
+          // follows fewer streams.
+          if (j % 4 == 0) asm("" : "+r"(w[j / 4]));
+          T const* const from = w[j / 4] + (j % 4 == 3 ? w_row_3 : static_cast<std::size_t>(j % 4) * w_row);
+          __builtin_prefetch(from + 256 / sizeof(T));
+          b[j] = vec::load(from).v;
+          if (j % 4 == 3) w[j / 4] += W;
+        } else {
+          b[j] = vec::load(w[j] + k).v;
+        }
       }
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
         vec const a = vec::load(x[i] + k);
-        if constexpr (Rows == 1) {  // 16 streams are more than the hardware follows
-          MORTISE_UNROLL(16)
-          for (int j = 0; j < Columns; ++j) __builtin_prefetch(w[j] + k + 256 / sizeof(T));
-        }
         MORTISE_UNROLL(16)
-        for (int j = 0; j < Columns; ++j)
-          sum[i * Columns + j] = fma(a, Rows > 1 ? b[j] : vec::load(w[j] + k), vec{sum[i * Columns + j]}).v;
+        for (int j = 0; j < Columns; ++j) sum[i * Columns + j] = fma(a, vec{b[j]}, vec{sum[i * Columns + j]}).v;
       }
     }
     if (k < size) {
       MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
-        vec const a = vec::load_first(x[i] + k, size - k);
+      for (int j = 0; j < Columns; ++j) {
+        T const* const from = Whole ? w[j / 4] + static_cast<std::size_t>(j % 4) * w_row : w[Whole ? 0 : j] + k;
+        vec const b = vec::load_first(from, size - k);
         MORTISE_UNROLL(16)
-        for (int j = 0; j < Columns; ++j)
-          sum[i * Columns + j] = fma(a, vec::load_first(w[j] + k, size - k), vec{sum[i * Columns + j]}).v;
+        for (int i = 0; i < Rows; ++i)
+          sum[i * Columns + j] = fma(vec::load_first(x[i] + k, size - k), b, vec{sum[i * Columns + j]}).v;
       }
     }
     // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
@@ -319,9 +330,18 @@ struct dot_kernel {
           sum[group + s] = low + high;
         }
       }
-      vec{sum[group]}.store(result + group);
+      if constexpr (Whole) {
+        vec y{sum[group]};
+        std::size_t const j = j0 + static_cast<std::size_t>(group);
+        if (t.accumulate) y = vec::load(t.c + j) + y;
+        if (t.column_bias != nullptr) y += vec::load(t.column_bias + j);
+        if (t.relu) y = max(y, vec{});
+        y.store(t.c + j);
+      } else {
+        vec{sum[group]}.store(result + group);
+      }
     }
-    for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t i = 0; !Whole && i < rows; ++i) {
       T* const c = t.c + (i0 + i) * t.c_row + j0;
       for (std::size_t j = 0; j < columns; ++j) {
         T y = result[i * Columns + j];
@@ -350,10 +370,18 @@ struct column_sum_kernel {
     std::size_t j = 0;
     for (; j + 4 * W <= t.columns; j += 4 * W) some<simd<T, W>, 4, W>(t, j);
     for (; j + W <= t.columns; j += W) some<simd<T, W>, 1, W>(t, j);
-    for (; j < t.columns; ++j) {
-      T sum = T{0};
-      for (std::size_t i = 0; i < t.rows; ++i) sum += t.from[i * t.columns + j];
-      t.sums[j] = sum;
+    if constexpr (simd<T, W>::masked_moves) {
+      if (j < t.columns) {
+        simd<T, W> sum;
+        for (std::size_t i = 0; i < t.rows; ++i) sum += simd<T, W>::load_first(t.from + i * t.columns + j, t.columns - j);
+        sum.store_first(t.sums + j, t.columns - j);
+      }
+    } else {
+      for (; j < t.columns; ++j) {
+        T sum = T{0};
+        for (std::size_t i = 0; i < t.rows; ++i) sum += t.from[i * t.columns + j];
+        t.sums[j] = sum;
+      }
     }
   }
 
