@@ -294,14 +294,14 @@ struct dot_kernel {
           if (j % 4 == 0) asm("" : "+r"(w[j / 4]));
           T const* const from = w[j / 4] + (j % 4 == 3 ? w_row_3 : static_cast<std::size_t>(j % 4) * w_row);
           __builtin_prefetch(from + 256 / sizeof(T));
-          b[j] = vec::load(from).v;
+          sum[j] = fma(vec::load(x[0] + k), vec::load(from), vec{sum[j]}).v;
           if (j % 4 == 3) w[j / 4] += W;
         } else {
           b[j] = vec::load(w[j] + k).v;
         }
       }
       MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
+      for (int i = 0; !Whole && i < Rows; ++i) {
         vec const a = vec::load(x[i] + k);
         MORTISE_UNROLL(16)
         for (int j = 0; j < Columns; ++j) sum[i * Columns + j] = fma(a, vec{b[j]}, vec{sum[i * Columns + j]}).v;
