@@ -31,7 +31,14 @@
 #include <mortise/module/softmax.hpp>
 #include <mortise/module/tanh.hpp>
 
+#include <mortise/loss/bce_with_logits_loss.hpp>
 #include <mortise/loss/cross_entropy_loss.hpp>
+#include <mortise/loss/huber_loss.hpp>
+#include <mortise/loss/kl_div_loss.hpp>
+#include <mortise/loss/l1_loss.hpp>
+#include <mortise/loss/mse_loss.hpp>
+#include <mortise/loss/nll_loss.hpp>
+#include <mortise/loss/smooth_l1_loss.hpp>
 
 #include <mortise/optimizer/adam.hpp>
 #include <mortise/optimizer/optimizer.hpp>

@@ -388,12 +388,18 @@ class model {
   template <bool Training, std::size_t... I>
   void forward_nodes(std::index_sequence<I...>) {
     if constexpr (sizeof...(I) <= 200) (forward_node<Training, I>(), ...);
-    else static_cast<void>((int[]){(forward_node<Training, I>(), 0)...});
+    else {
+      int const order[] = {(forward_node<Training, I>(), 0)...};
+      static_cast<void>(order);
+    }
   }
   template <std::size_t... I>
   void backward_nodes(std::index_sequence<I...>) {
     if constexpr (sizeof...(I) <= 200) (backward_node<node_count - 1 - I>(), ...);
-    else static_cast<void>((int[]){(backward_node<node_count - 1 - I>(), 0)...});
+    else {
+      int const order[] = {(backward_node<node_count - 1 - I>(), 0)...};
+      static_cast<void>(order);
+    }
   }
 
   template <std::size_t I>
@@ -567,7 +573,8 @@ class model {
   }
   template <class Other, std::size_t... I>
   void take_modules_from(Other const& other, std::index_sequence<I...>) {
-    static_cast<void>((int[]){0, (take_module_from<I>(other), 0)...});
+    int const order[] = {0, (take_module_from<I>(other), 0)...};
+    static_cast<void>(order);
   }
   template <std::size_t I, class Other>
   void take_module_from(Other const& other) {
