@@ -82,7 +82,11 @@ MORTISE_INLINE void copy_rows(T* to, std::size_t to_step, T const* from, std::si
 /// Element 2 i is lane i of a, element 2 i + 1 is lane i of b, for the lower (Half = 0) or the upper half of the lanes.
 template <int W, int Half, class Reg, std::size_t... I>
 MORTISE_INLINE void interleave(Reg const& a, Reg const& b, Reg& to, std::index_sequence<I...>) {
+#if !defined(__CUDACC__)
   to = __builtin_shufflevector(a, b, (Half * W / 2 + static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
+#else  // nvcc does not carry a pack through __builtin_shufflevector
+  ((to[I] = I % 2 == 0 ? a[Half * W / 2 + I / 2] : b[Half * W / 2 + I / 2]), ...);
+#endif
 }
 
 /// W vectors of W lanes: log2(W) perfect shuffles of the whole.

@@ -22,13 +22,22 @@ struct pool2d_bytes {
 
 template <int W, class Reg, std::size_t... I>
 MORTISE_INLINE void even_and_odd(Reg const& a, Reg const& b, Reg& even, Reg& odd, std::index_sequence<I...>) {
+#if !defined(__CUDACC__)
   even = __builtin_shufflevector(a, b, static_cast<int>(2 * I)...);
   odd = __builtin_shufflevector(a, b, static_cast<int>(2 * I + 1)...);
+#else  // nvcc does not carry a pack through __builtin_shufflevector
+  constexpr std::size_t w = W;
+  ((even[I] = 2 * I < w ? a[2 * I % w] : b[2 * I % w], odd[I] = 2 * I + 1 < w ? a[(2 * I + 1) % w] : b[(2 * I + 1) % w]), ...);
+#endif
 }
 template <int W, class Reg, std::size_t... I>
 MORTISE_INLINE void interleave_both(Reg const& a, Reg const& b, Reg& low, Reg& high, std::index_sequence<I...>) {
+#if !defined(__CUDACC__)
   low = __builtin_shufflevector(a, b, (static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
   high = __builtin_shufflevector(a, b, (W / 2 + static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
+#else
+  ((low[I] = I % 2 == 0 ? a[I / 2] : b[I / 2], high[I] = I % 2 == 0 ? a[W / 2 + I / 2] : b[W / 2 + I / 2]), ...);
+#endif
 }
 
 /// Calls f.template operator()<width>() with the widest vector that a row of outputs fills; it must have at least 4.

@@ -1,0 +1,113 @@
+// Matrix products by cuBLAS. Contracts: operation/gemm.hpp; sums run in cuBLAS's order, the same run after run on one kind of device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include <mortise/operation/cuda/launch.cuh>
+#include <mortise/operation/cuda/reduce.cuh>
+#include <mortise/operation/gemm.hpp>
+
+namespace mortise {
+
+namespace detail {
+
+/// c = op(a) op(b) + beta c in row-major terms, `batch` times.
+struct cublas_product {
+  void const* a;
+  void const* b;
+  void* c;
+  long long stride_a, stride_b, stride_c;
+  long long m, n, k, lda, ldb, ldc, batch;
+  long long transpose_a, transpose_b, beta, element_bytes;
+};
+
+inline void issue_product(cudaStream_t, void* context, void const* description) {
+  auto const& p = *static_cast<cublas_product const*>(description);
+  cublasHandle_t const blas = static_cast<cuda_context*>(context)->blas();
+  // Row-major matrices are the transposes of column-major ones: c^T = op(b)^T op(a)^T.
+  auto const op_a = p.transpose_a != 0 ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = p.transpose_b != 0 ? CUBLAS_OP_T : CUBLAS_OP_N;
+  auto const m = static_cast<int>(p.n), n = static_cast<int>(p.m), k = static_cast<int>(p.k);
+  auto const lda = static_cast<int>(p.ldb), ldb = static_cast<int>(p.lda), ldc = static_cast<int>(p.ldc);
+  if (p.element_bytes == 4) {
+    float const one = 1, beta = static_cast<float>(p.beta);
+    auto const *const a = static_cast<float const*>(p.b), *const b = static_cast<float const*>(p.a);
+    auto* const c = static_cast<float*>(p.c);
+    if (p.batch == 1) MORTISE_CUDA(cublasSgemm(blas, op_b, op_a, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc));
+    else MORTISE_CUDA(cublasSgemmStridedBatched(blas, op_b, op_a, m, n, k, &one, a, lda, p.stride_b, b, ldb, p.stride_a, &beta, c, ldc, p.stride_c,
+                                                static_cast<int>(p.batch)));
+  } else {
+    double const one = 1, beta = static_cast<double>(p.beta);
+    auto const *const a = static_cast<double const*>(p.b), *const b = static_cast<double const*>(p.a);
+    auto* const c = static_cast<double*>(p.c);
+    if (p.batch == 1) MORTISE_CUDA(cublasDgemm(blas, op_b, op_a, m, n, k, &one, a, lda, b, ldb, &beta, c, ldc));
+    else MORTISE_CUDA(cublasDgemmStridedBatched(blas, op_b, op_a, m, n, k, &one, a, lda, p.stride_b, b, ldb, p.stride_a, &beta, c, ldc, p.stride_c,
+                                                static_cast<int>(p.batch)));
+  }
+}
+
+template <class T>
+void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, T const* b,
+             std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1, std::size_t stride_a = 0, std::size_t stride_b = 0,
+             std::size_t stride_c = 0) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
+  if (m == 0 || n == 0 || batch == 0) return;
+  auto const number = [](std::size_t x) { return static_cast<long long>(x); };
+  cublas_product const p{a, b, c, number(stride_a), number(stride_b), number(stride_c), number(m), number(n), number(k), number(lda), number(ldb),
+                         number(ldc), number(batch), transpose_a, transpose_b, beta, number(sizeof(T))};
+  device.run(&issue_product, p);
+}
+
+/// y = activation(y + column bias[i % n] + row bias[i / n])
+template <class T>
+struct epilogue_elements {
+  T* y;
+  std::uint64_t n, ldc;
+  T const* column_bias;
+  T const* row_bias;
+  int relu;
+  __device__ void operator()(std::uint64_t i) const {
+    std::uint64_t const row = i / n, column = i % n;
+    T v = y[row * ldc + column];
+    if (column_bias != nullptr) v += column_bias[column];
+    if (row_bias != nullptr) v += row_bias[row];
+    y[row * ldc + column] = relu != 0 && v <= T{} ? T{} : v;
+  }
+};
+
+}  // namespace detail
+
+template <class T, class M, class N, class K>
+inline void linear_forward(cuda const& device, M m, N n, K k, T const* x, T const* w, T const* bias, T* y, activation act = activation::identity) {
+  detail::multiply_on_device<T>(device, false, true, m, n, k, x, k, w, k, y, n);
+  if (bias != nullptr || act == activation::relu)
+    detail::for_each_index(device, m * n, detail::epilogue_elements<T>{y, n, n, bias, nullptr, act == activation::relu});
+}
+template <class T, class M, class N, class K>
+inline void linear_backward_input(cuda const& device, M m, N n, K k, T const* dy, T const* w, T* dx) {
+  detail::multiply_on_device<T>(device, false, false, m, k, n, dy, n, w, k, dx, k);
+}
+template <class T, class M, class N, class K>
+inline void linear_backward_weight(cuda const& device, M m, N n, K k, T const* dy, T const* x, T* dw, T* dbias) {
+  if (dbias != nullptr) detail::column_sums<T>(device, m, n, dy, dbias);
+  detail::multiply_on_device<T>(device, true, false, n, k, m, dy, n, x, k, dw, k);
+}
+
+template <bool TransA, bool TransB, class T>
+inline void gemm(cuda const& device, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, T const* b, std::size_t ldb, T* c,
+                 std::size_t ldc, int beta = 0, gemm_epilogue<T> const& epilogue = {}) {
+  detail::multiply_on_device<T>(device, TransA, TransB, m, n, k, a, lda, b, ldb, c, ldc, beta);
+  if (epilogue.column_bias != nullptr || epilogue.row_bias != nullptr || epilogue.act == activation::relu)
+    detail::for_each_index(device, m * n,
+                           detail::epilogue_elements<T>{c, n, ldc, epilogue.column_bias, epilogue.row_bias, epilogue.act == activation::relu});
+}
+template <bool TransA, bool TransB, class T>
+inline void gemm_batched(cuda const& device, std::size_t batch, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda,
+                         std::size_t stride_a, T const* b, std::size_t ldb, std::size_t stride_b, T* c, std::size_t ldc, std::size_t stride_c,
+                         int beta = 0) {
+  detail::multiply_on_device<T>(device, TransA, TransB, m, n, k, a, lda, b, ldb, c, ldc, beta, batch, stride_a, stride_b, stride_c);
+}
+
+}  // namespace mortise

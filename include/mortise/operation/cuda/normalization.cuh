@@ -1,0 +1,496 @@
+// Normalisation on CUDA. Contracts: operation/normalization.hpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <mortise/operation/cuda/launch.cuh>
+#include <mortise/operation/cuda/reduce.cuh>
+#include <mortise/operation/normalization.hpp>
+
+namespace mortise {
+
+namespace detail {
+
+// ---- batch norm ---------------------------------------------------------------------------------------------------------------------------
+// Channels are cut in slices, so that few channels occupy many multiprocessors: a kernel finds each slice's moments (or sums), a second one
+// joins them in order and prepares the factors, a third one writes.
+
+/// Number, mean and sum of squares around the mean; joined after Chan, Golub, LeVeque, 1979.
+struct device_moments {
+  double count, mean, squares;
+  __device__ void join(device_moments const& o) {
+    if (o.count == 0) return;
+    double const distance = o.mean - mean, total = count + o.count;
+    squares += o.squares + distance * distance * (count * o.count / total);
+    mean += distance * (o.count / total);
+    count = total;
+  }
+};
+
+/// Where the values of a channel lie: value k of channel c, for k below batch * positions.
+struct channel_layout {
+  std::uint64_t batch, channels, positions;
+  __device__ std::uint64_t at(std::uint64_t c, std::uint64_t k) const { return (k / positions * channels + c) * positions + k % positions; }
+  __host__ __device__ std::uint64_t values() const { return batch * positions; }
+};
+
+/// Values of a slice.
+inline constexpr std::size_t channel_slice = 8192;
+
+/// Blocks of 256 threads: with `Columns` neighbouring channels side by side (positions = 1), or all threads on one channel.
+template <int Columns>
+struct channel_block_shape {
+  static constexpr int rows = static_cast<int>(block_threads) / Columns;
+  __device__ static unsigned column() { return threadIdx.x % Columns; }
+  __device__ static unsigned row() { return threadIdx.x / Columns; }
+};
+
+template <int Columns, class T>
+__global__ void __launch_bounds__(block_threads) channel_moments_kernel(channel_layout g, T const* x, device_moments* parts) {
+  using block = channel_block_shape<Columns>;
+  __shared__ device_moments shared[block_threads];
+  std::uint64_t const c = std::uint64_t{blockIdx.x} * Columns + block::column();
+  std::uint64_t const first = blockIdx.y * channel_slice, end = first + channel_slice, last = end < g.values() ? end : g.values();
+  // Around the slice's first value, so that a mean far from zero costs no digits.
+  double const center = c < g.channels ? static_cast<double>(x[g.at(c, first)]) : 0;
+  double count = 0, sum = 0, squares = 0;
+  if (c < g.channels)
+    for (std::uint64_t k = first + block::row(); k < last; k += block::rows) {
+      double const d = static_cast<double>(x[g.at(c, k)]) - center;
+      count += 1;
+      sum += d;
+      squares += d * d;
+    }
+  double const around = count == 0 ? 0 : squares - sum * sum / count;
+  device_moments m{count, count == 0 ? 0 : center + sum / count, around > 0 ? around : 0};
+  shared[threadIdx.x] = m;
+  for (int half = block::rows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (static_cast<int>(block::row()) < half) shared[threadIdx.x].join(shared[threadIdx.x + half * Columns]);
+  }
+  if (block::row() == 0 && c < g.channels) parts[blockIdx.y * g.channels + c] = shared[threadIdx.x];
+}
+
+template <class T>
+struct batch_norm_statistics {
+  device_moments const* parts;
+  std::uint64_t slices, channels;
+  T const* weight;
+  T const* bias;
+  double eps, momentum;
+  T* running_mean;
+  T* running_var;
+  std::int64_t* batches_tracked;
+  T* mean;  // or null
+  T* rstd;  // or null
+  T* center;
+  T* scale;
+  __device__ void operator()(std::uint64_t c) const {
+    device_moments m = parts[c];
+    for (std::uint64_t s = 1; s < slices; ++s) m.join(parts[s * channels + c]);
+    double const r = 1 / ::sqrt(m.squares / m.count + eps);
+    double const unbiased = m.squares / (m.count > 1 ? m.count - 1 : 1);
+    running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * m.mean);
+    running_var[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_var[c]) + momentum * unbiased);
+    if (mean != nullptr) mean[c] = static_cast<T>(m.mean);
+    if (rstd != nullptr) rstd[c] = static_cast<T>(r);
+    center[c] = static_cast<T>(m.mean);
+    scale[c] = static_cast<T>(r * static_cast<double>(weight[c]));
+    if (c == 0) ++*batches_tracked;
+  }
+};
+
+/// y = (x - center) scale + bias, by channel.
+template <class T>
+struct channel_affine {
+  std::uint64_t channels, positions;
+  T const* x;
+  T const* center;
+  T const* scale;
+  T const* bias;
+  T* y;
+  __device__ void operator()(std::uint64_t i) const {
+    std::uint64_t const c = i / positions % channels;
+    y[i] = fma(x[i] - center[c], scale[c], bias[c]);
+  }
+};
+
+/// scale = weight / sqrt(variance + eps): of running statistics.
+template <class T>
+struct running_scale {
+  T const* variance;
+  T const* weight;
+  double eps;
+  T* scale;
+  __device__ void operator()(std::uint64_t c) const {
+    scale[c] = static_cast<T>(1 / ::sqrt(static_cast<double>(variance[c]) + eps) * static_cast<double>(weight[c]));
+  }
+};
+
+struct gradient_parts {
+  double plain, weighted;  // sum dy, sum dy (x - mean)
+};
+template <int Columns, class T>
+__global__ void __launch_bounds__(block_threads) channel_gradient_kernel(channel_layout g, T const* x, T const* dy, T const* mean, gradient_parts* parts) {
+  using block = channel_block_shape<Columns>;
+  __shared__ gradient_parts shared[block_threads];
+  std::uint64_t const c = std::uint64_t{blockIdx.x} * Columns + block::column();
+  std::uint64_t const first = blockIdx.y * channel_slice, end = first + channel_slice, last = end < g.values() ? end : g.values();
+  gradient_parts s{0, 0};
+  if (c < g.channels) {
+    T const m = mean[c];
+    for (std::uint64_t k = first + block::row(); k < last; k += block::rows) {
+      std::uint64_t const at = g.at(c, k);
+      double const d = static_cast<double>(dy[at]);
+      s.plain += d;
+      s.weighted += d * static_cast<double>(x[at] - m);
+    }
+  }
+  shared[threadIdx.x] = s;
+  for (int half = block::rows / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (static_cast<int>(block::row()) < half) {
+      shared[threadIdx.x].plain += shared[threadIdx.x + half * Columns].plain;
+      shared[threadIdx.x].weighted += shared[threadIdx.x + half * Columns].weighted;
+    }
+  }
+  if (block::row() == 0 && c < g.channels) parts[blockIdx.y * g.channels + c] = shared[threadIdx.x];
+}
+
+template <class T>
+struct batch_norm_gradients {
+  gradient_parts const* parts;
+  std::uint64_t slices, channels;
+  double n;
+  T const* weight;
+  T const* rstd;      // or null: from the running variance
+  T const* variance;
+  double eps;
+  T* dweight;  // or null
+  T* dbias;    // or null
+  T* scale;    // dx = scale dy + slope (x - mean) + shift
+  T* slope;
+  T* shift;
+  __device__ void operator()(std::uint64_t c) const {
+    gradient_parts s{0, 0};
+    for (std::uint64_t i = 0; i < slices; ++i) {
+      s.plain += parts[i * channels + c].plain;
+      s.weighted += parts[i * channels + c].weighted;
+    }
+    double const r = rstd != nullptr ? static_cast<double>(rstd[c]) : 1 / ::sqrt(static_cast<double>(variance[c]) + eps);
+    double const factor = static_cast<double>(weight[c]) * r;
+    if (dweight != nullptr) dweight[c] = static_cast<T>(s.weighted * r);
+    if (dbias != nullptr) dbias[c] = static_cast<T>(s.plain);
+    scale[c] = static_cast<T>(factor);
+    slope[c] = static_cast<T>(-factor * r * r * s.weighted / n);
+    shift[c] = static_cast<T>(-factor * s.plain / n);
+  }
+};
+
+template <class T>
+struct channel_gradient {
+  std::uint64_t channels, positions;
+  T const* x;  // or null: dx = scale dy
+  T const* dy;
+  T const* mean;
+  T const* scale;
+  T const* slope;
+  T const* shift;
+  T* dx;
+  __device__ void operator()(std::uint64_t i) const {
+    std::uint64_t const c = i / positions % channels;
+    dx[i] = x == nullptr ? scale[c] * dy[i] : fma(scale[c], dy[i], fma(slope[c], x[i] - mean[c], shift[c]));
+  }
+};
+
+/// Scratch memory in pieces of 256 bytes.
+class scratch_parts {
+ public:
+  scratch_parts(cuda const& device, std::size_t bytes) : at_{static_cast<unsigned char*>(device.context().scratch(bytes))} {}
+  template <class V>
+  V* take(std::size_t count) {
+    V* const p = reinterpret_cast<V*>(at_);
+    at_ += round(count * sizeof(V));
+    return p;
+  }
+  static std::size_t round(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+ private:
+  unsigned char* at_;
+};
+
+}  // namespace detail
+
+template <class T>
+void batch_norm_forward_training(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x, T const* weight,
+                                 T const* bias, double eps, double momentum, T* running_mean, T* running_var, std::int64_t* batches_tracked, T* mean,
+                                 T* rstd, T* y) {
+  using parts_memory = detail::scratch_parts;
+  std::size_t const slices = (batch * positions + detail::channel_slice - 1) / detail::channel_slice;
+  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(T))};
+  auto* const parts = memory.take<detail::device_moments>(slices * channels);
+  T* const center = memory.take<T>(channels);
+  T* const scale = memory.take<T>(channels);
+  detail::channel_layout const layout{batch, channels, positions};
+  auto const rows = static_cast<unsigned>(slices);
+  if (positions == 1)
+    device.launch(&detail::channel_moments_kernel<32, T>, dim3{static_cast<unsigned>((channels + 31) / 32), rows}, dim3{detail::block_threads}, 0, layout, x,
+                  parts);
+  else
+    device.launch(&detail::channel_moments_kernel<1, T>, dim3{static_cast<unsigned>(channels), rows}, dim3{detail::block_threads}, 0, layout, x, parts);
+  detail::for_each_index(device, channels,
+                         detail::batch_norm_statistics<T>{parts, slices, channels, weight, bias, eps, momentum, running_mean, running_var, batches_tracked,
+                                                          mean, rstd, center, scale});
+  detail::for_each_index(device, batch * channels * positions, detail::channel_affine<T>{channels, positions, x, center, scale, bias, y});
+}
+
+template <class T>
+void batch_norm_forward_evaluation(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x, T const* weight,
+                                   T const* bias, double eps, T const* running_mean, T const* running_var, T* y) {
+  T* const scale = detail::scratch_parts{device, channels * sizeof(T)}.take<T>(channels);
+  detail::for_each_index(device, channels, detail::running_scale<T>{running_var, weight, eps, scale});
+  detail::for_each_index(device, batch * channels * positions, detail::channel_affine<T>{channels, positions, x, running_mean, scale, bias, y});
+}
+
+namespace detail {
+
+template <class T>
+void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x, T const* weight,
+                             T const* mean, T const* rstd, T const* variance, double eps, T* dweight, T* dbias, T* dx) {
+  std::size_t const slices = (batch * positions + channel_slice - 1) / channel_slice;
+  scratch_parts memory{device, scratch_parts::round(slices * channels * sizeof(gradient_parts)) + 3 * scratch_parts::round(channels * sizeof(T))};
+  auto* const parts = memory.take<gradient_parts>(slices * channels);
+  T* const scale = memory.take<T>(channels);
+  T* const slope = memory.take<T>(channels);
+  T* const shift = memory.take<T>(channels);
+  bool const sums = rstd != nullptr || dweight != nullptr || dbias != nullptr;  // fixed statistics: dx needs none
+  channel_layout const layout{batch, channels, positions};
+  auto const rows = static_cast<unsigned>(slices);
+  if (sums && positions == 1)
+    device.launch(&channel_gradient_kernel<32, T>, dim3{static_cast<unsigned>((channels + 31) / 32), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
+  else if (sums)
+    device.launch(&channel_gradient_kernel<1, T>, dim3{static_cast<unsigned>(channels), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
+  for_each_index(device, channels,
+                 batch_norm_gradients<T>{parts, sums ? slices : 0, channels, static_cast<double>(batch * positions), weight, rstd, variance, eps, dweight,
+                                         dbias, scale, slope, shift});
+  if (dx != nullptr)
+    for_each_index(device, batch * channels * positions,
+                   channel_gradient<T>{channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
+}
+
+}  // namespace detail
+
+template <class T>
+void batch_norm_backward(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x, T const* weight,
+                         T const* mean, T const* rstd, T* dweight, T* dbias, T* dx) {
+  detail::run_batch_norm_backward<T>(device, batch, channels, positions, dy, x, weight, mean, rstd, nullptr, 0, dweight, dbias, dx);
+}
+template <class T>
+void batch_norm_backward_evaluation(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x,
+                                    T const* weight, double eps, T const* running_mean, T const* running_var, T* dweight, T* dbias, T* dx) {
+  detail::run_batch_norm_backward<T>(device, batch, channels, positions, dy, x, weight, running_mean, nullptr, running_var, eps, dweight, dbias, dx);
+}
+
+// ---- layer norm ---------------------------------------------------------------------------------------------------------------------------
+
+namespace detail {
+
+template <class T>
+struct layer_norm_row {
+  T const* x;
+  T const* weight;  // or null
+  T const* bias;    // or null
+  double eps;
+  T* y;
+  T* mean;  // or null
+  T* rstd;  // or null
+  std::uint64_t width;
+  bool cached = false;
+
+  template <class Team>
+  __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
+    __shared__ T shared[8];
+    __shared__ double shared_double[8];
+    T* const kept = reinterpret_cast<T*>(memory);
+    T const* const from = x + row * width;
+    std::uint64_t const n = active ? width : 0;
+    double const count = static_cast<double>(width);
+    T sum{};
+    for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
+      T const v = from[i];
+      if (cached) kept[i] = v;
+      sum += v;
+    }
+    T const center = static_cast<T>(static_cast<double>(Team::sum(sum, shared)) / count);
+    // Squares around the rounded mean, and what its rounding left.
+    T residual_part{}, squares_part{};
+    for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
+      T const d = (cached ? kept[i] : from[i]) - center;
+      residual_part += d;
+      squares_part = fma(d, d, squares_part);
+    }
+    double const residual = Team::sum(static_cast<double>(residual_part), shared_double);
+    double const squares = Team::sum(static_cast<double>(squares_part), shared_double);
+    double const around = squares - residual * residual / count;
+    T const m = static_cast<T>(static_cast<double>(center) + residual / count);
+    T const s = static_cast<T>(1 / ::sqrt((around > 0 ? around / count : 0) + eps));
+    if (active && Team::rank() == 0) {
+      if (mean != nullptr) mean[row] = m;
+      if (rstd != nullptr) rstd[row] = s;
+    }
+    for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
+      T v = ((cached ? kept[i] : from[i]) - m) * s;
+      if (weight != nullptr && bias != nullptr) v = fma(v, weight[i], bias[i]);
+      else if (weight != nullptr) v *= weight[i];
+      y[row * width + i] = v;
+    }
+  }
+};
+
+/// dx and, by blocks of rows, the parts of dweight and dbias: a team goes through `rows_of_team` rows, each thread always on the same columns.
+template <int Size, class T>
+__global__ void __launch_bounds__(block_threads)
+    layer_norm_backward_rows(std::uint64_t rows, std::uint64_t width, unsigned rows_of_team, T const* dy, T const* x, T const* weight, T const* mean,
+                             T const* rstd, T* parts, bool wants_parts, T* dx) {
+  using team = row_team<Size>;
+  extern __shared__ __align__(16) unsigned char memory[];
+  __shared__ T shared[8];
+  // Team i: sums of dy u, sums of dy; then the row's g and u.
+  T* const own = reinterpret_cast<T*>(memory) + team::index() * 4 * width;
+  T* const kept_g = own + 2 * width;
+  T* const kept_u = own + 3 * width;
+  if (wants_parts)
+    for (std::uint64_t i = team::rank(); i < 2 * width; i += Size) own[i] = T{};
+  __syncthreads();
+  std::uint64_t const first = (std::uint64_t{blockIdx.x} * team::rows_per_block + team::index()) * rows_of_team;
+  T const count = static_cast<T>(width);
+  for (unsigned k = 0; k < rows_of_team; ++k) {
+    std::uint64_t const row = first + k, n = row < rows ? width : 0, at = row * width;
+    T const m = row < rows ? mean[row] : T{}, s = row < rows ? rstd[row] : T{};
+    T plain{}, weighted{};
+    for (std::uint64_t i = team::rank(); i < n; i += Size) {
+      T const u = (x[at + i] - m) * s, d = dy[at + i];
+      T const g = weight == nullptr ? d : d * weight[i];
+      plain += g;
+      weighted = fma(g, u, weighted);
+      if (wants_parts) {
+        own[i] = fma(d, u, own[i]);
+        own[width + i] += d;
+      }
+      kept_g[i] = g;
+      kept_u[i] = u;
+    }
+    T const a = team::sum(plain, shared) / count, b = team::sum(weighted, shared) / count;
+    if (dx != nullptr)
+      for (std::uint64_t i = team::rank(); i < n; i += Size) dx[at + i] = s * (kept_g[i] - fma(kept_u[i], b, a));
+  }
+  if (!wants_parts) return;
+  __syncthreads();
+  T const* const all = reinterpret_cast<T const*>(memory);
+  for (std::uint64_t i = threadIdx.x; i < 2 * width; i += block_threads) {
+    T sum = all[i];
+    for (int t = 1; t < team::rows_per_block; ++t) sum += all[t * 4 * width + i];
+    parts[blockIdx.x * 2 * width + i] = sum;
+  }
+}
+
+/// Rows too wide for shared memory: dx only, from global memory.
+template <class T>
+struct layer_norm_wide_row {
+  T const* dy;
+  T const* x;
+  T const* weight;
+  T const* mean;
+  T const* rstd;
+  T* dx;
+  std::uint64_t width;
+  bool cached = false;
+  template <class Team>
+  __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char*) const {
+    __shared__ T shared[8];
+    std::uint64_t const n = active ? width : 0, at = row * width;
+    T const m = active ? mean[row] : T{}, s = active ? rstd[row] : T{};
+    T plain{}, weighted{};
+    for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
+      T const u = (x[at + i] - m) * s, g = weight == nullptr ? dy[at + i] : dy[at + i] * weight[i];
+      plain += g;
+      weighted = fma(g, u, weighted);
+    }
+    T const count = static_cast<T>(width), a = Team::sum(plain, shared) / count, b = Team::sum(weighted, shared) / count;
+    for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
+      T const u = (x[at + i] - m) * s, g = weight == nullptr ? dy[at + i] : dy[at + i] * weight[i];
+      dx[at + i] = s * (g - fma(u, b, a));
+    }
+  }
+};
+template <class T>
+struct layer_norm_wide_columns {
+  T const* dy;
+  T const* x;
+  T const* mean;
+  T const* rstd;
+  T* dweight;
+  T* dbias;
+  std::uint64_t rows, width;
+  __device__ void operator()(std::uint64_t i) const {
+    T weighted{}, plain{};
+    for (std::uint64_t r = 0; r < rows; ++r) {
+      T const d = dy[r * width + i];
+      weighted = fma(d, (x[r * width + i] - mean[r]) * rstd[r], weighted);
+      plain += d;
+    }
+    if (dweight != nullptr) dweight[i] = weighted;
+    if (dbias != nullptr) dbias[i] = plain;
+  }
+};
+
+/// The parts in ascending order, into two arrays of `width`.
+template <class T>
+struct join_layer_norm_parts {
+  T const* parts;
+  std::uint64_t count, width;
+  T* dweight;
+  T* dbias;
+  __device__ void operator()(std::uint64_t i) const {
+    T sum{};
+    for (std::uint64_t p = 0; p < count; ++p) sum += parts[p * 2 * width + i];
+    T* const to = i < width ? dweight : dbias;
+    if (to != nullptr) to[i < width ? i : i - width] = sum;
+  }
+};
+
+}  // namespace detail
+
+template <class T>
+void layer_norm_forward(cuda const& device, std::size_t rows, std::size_t width, T const* x, T const* weight, T const* bias, double eps, T* y, T* mean,
+                        T* rstd) {
+  detail::for_each_row(device, rows, width, width * sizeof(T), detail::layer_norm_row<T>{x, weight, bias, eps, y, mean, rstd, width});
+}
+
+template <class T>
+void layer_norm_backward(cuda const& device, std::size_t rows, std::size_t width, T const* dy, T const* x, T const* weight, T const* mean, T const* rstd,
+                         T* dweight, T* dbias, T* dx, T*) {
+  if (rows == 0) return;
+  bool const wants_parts = dweight != nullptr || dbias != nullptr;
+  std::size_t const team_bytes = 4 * width * sizeof(T);
+  bool const narrow = team_bytes * 8 + 256 <= detail::shared_bytes;
+  if (!narrow && team_bytes + 256 > detail::shared_bytes) {
+    // Columns first: dx may take dy's memory.
+    if (wants_parts)
+      detail::for_each_index(device, width, detail::layer_norm_wide_columns<T>{dy, x, mean, rstd, dweight, dbias, rows, width});
+    if (dx != nullptr) detail::for_each_row(device, rows, width, detail::shared_bytes, detail::layer_norm_wide_row<T>{dy, x, weight, mean, rstd, dx, width});
+    return;
+  }
+  // Enough rows for a team that the parts cost little, few enough that there are teams for all multiprocessors.
+  std::size_t const teams = narrow ? 8 : 1;
+  std::size_t const rows_of_team = rows >= 16 * 1024 ? 32 : rows >= 1024 ? 16 : 8;
+  std::size_t const blocks = (rows + teams * rows_of_team - 1) / (teams * rows_of_team);
+  T* const parts = wants_parts ? static_cast<T*>(device.context().scratch(blocks * 2 * width * sizeof(T))) : nullptr;
+  auto* const kernel = narrow ? &detail::layer_norm_backward_rows<32, T> : &detail::layer_norm_backward_rows<static_cast<int>(detail::block_threads), T>;
+  device.launch(kernel, dim3{static_cast<unsigned>(blocks)}, dim3{detail::block_threads}, team_bytes * teams, rows, width,
+                static_cast<unsigned>(rows_of_team), dy, x, weight, mean, rstd, parts, wants_parts, dx);
+  if (wants_parts) detail::for_each_index(device, 2 * width, detail::join_layer_norm_parts<T>{parts, blocks, width, dweight, dbias});
+}
+
+}  // namespace mortise
