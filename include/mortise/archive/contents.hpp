@@ -17,14 +17,43 @@ using archive_metadata = std::vector<std::pair<std::string, std::string>>;
 struct tensor_place {
   std::uint64_t offset = 0;  ///< in bytes, within its source
   std::uint32_t source = 0;  ///< which of `archive_contents::sources`
+  std::uint32_t record = static_cast<std::uint32_t>(-1);  ///< which of `archive_contents::records` holds it; -1: none is checked
   bool big_endian = false;
+  bool packed = true;        ///< row-major without gaps, whatever `tensor_info::strides` says
 };
+
+/// Bytes with a checksum, verified when a tensor in them is first read.
+struct archive_record {
+  std::string name{};        ///< for messages
+  std::uint64_t offset = 0;
+  std::uint64_t size = 0;
+  std::uint32_t source = 0;
+  std::uint32_t crc = 0;     ///< CRC-32 as in zip
+  bool has_crc = false;
+  bool deflated = false;     ///< `size` bytes of a deflate stream; offsets of tensors count in what it inflates to
+  std::uint64_t inflated_size = 0;
+};
+
+/// Strides of a packed row-major tensor, as PyTorch counts them.
+template <class Shape>
+bool is_packed(Shape const& shape, Shape const& strides) {
+  std::size_t expected = 1;
+  std::size_t count = 1;
+  for (std::size_t extent : shape) count = extent == 0 ? 0 : count;
+  if (count == 0) return true;
+  for (std::size_t d = shape.size(); d-- != 0;) {
+    if (shape[d] != 1 && strides[d] != expected) return false;
+    expected *= shape[d];
+  }
+  return true;
+}
 
 struct archive_contents {
   std::string format{};                  ///< "safetensors", "torch_zip", "torch_legacy", "npy", "npz"
   std::vector<byte_source> sources{};    ///< the file; its shards; inflated members
   std::vector<tensor_info> tensors{};    ///< checked against the sources: every read stays inside
   std::vector<tensor_place> places{};    ///< beside `tensors`
+  std::vector<archive_record> records{};
   archive_metadata metadata{};           ///< text that the format keeps beside the tensors
   archive_value tree{};                  ///< for formats that store one; its tensor nodes hold positions in `tensors`
   bool has_tree = false;                 ///< false: the tree follows from names and metadata (checkpoint_layout.hpp)

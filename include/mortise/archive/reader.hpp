@@ -14,9 +14,11 @@
 //   archive_value const&            reader.tree()                            tensor nodes: tensor_ref.entry = position in tensors()
 //   archive_value                   reader.read_tree()                       the same with the tensors' data read (owned)
 //   archive_metadata const&         reader.metadata()                        text beside the tensors, as it stands in the file
+//   void                            reader.verify()                          every checksum that the file carries
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -27,8 +29,13 @@
 #include <vector>
 
 #include <mortise/archive/contents.hpp>
+#include <mortise/archive/detail/crc32.hpp>
+#include <mortise/archive/detail/inflate.hpp>
 #include <mortise/archive/file.hpp>
+#include <mortise/archive/npz.hpp>
 #include <mortise/archive/safetensors.hpp>
+#include <mortise/archive/torch.hpp>
+#include <mortise/archive/zip.hpp>
 #include <mortise/archive/value.hpp>
 
 namespace mortise {
@@ -69,16 +76,22 @@ class archive_reader {
   /// Everything that is no tensor: dotted name and value.
   std::vector<std::pair<std::string, archive_value>> values() const;
   archive_value read_tree() const;
+  /// Checks every checksum that the file carries, without reading tensors into memory; reading a tensor checks its own.
+  void verify() const;
 
  private:
   struct state {
     archive_contents contents{};
     std::vector<std::uint32_t> by_name{};
+    std::unique_ptr<std::atomic<bool>[]> verified{};  // beside contents.records
     mutable std::once_flag tree_once{};
     mutable archive_value tree{};
   };
   std::shared_ptr<state const> state_;
 
+  void verify_record(std::size_t i) const;
+  std::vector<std::byte> inflate_record(archive_record const& record) const;
+  [[noreturn]] void wrong_crc(archive_record const& record) const;
   std::size_t entry(std::string_view tensor) const;
   bool is_checkpoint() const;
 };
@@ -93,6 +106,7 @@ inline archive_reader open_archive(std::span<std::byte const> memory) { return o
 inline archive_reader::archive_reader(archive_contents contents) {
   auto s = std::make_shared<state>();
   s->contents = std::move(contents);
+  s->verified = std::make_unique<std::atomic<bool>[]>(s->contents.records.size());
   auto const& tensors = s->contents.tensors;
   s->by_name.resize(tensors.size());
   for (std::size_t i = 0; i != tensors.size(); ++i) s->by_name[i] = static_cast<std::uint32_t>(i);
@@ -123,7 +137,7 @@ inline std::size_t archive_reader::position(std::string_view tensor) const {
   auto const at = std::lower_bound(order.begin(), order.end(), tensor, [&all](std::uint32_t i, std::string_view n) { return all[i].name < n; });
   if (at != order.end() && all[*at].name == tensor) {
     if (at + 1 != order.end() && all[*(at + 1)].name == tensor)
-      throw archive_error{name(), archive_error::no_offset, "two tensors have the dotted name " + detail::quoted(tensor) + "; read them by position"};
+      throw archive_error{name(), archive_error::no_offset, "two tensors have the dotted name " + detail::in_quotes(tensor) + "; read them by position"};
     return *at;
   }
   if (!state_->contents.has_tree && is_checkpoint())
@@ -133,7 +147,7 @@ inline std::size_t archive_reader::position(std::string_view tensor) const {
 
 inline std::size_t archive_reader::entry(std::string_view tensor) const {
   std::size_t const i = position(tensor);
-  if (i == no_entry) throw usage_error{name() + ": holds no tensor " + detail::quoted(tensor)};
+  if (i == no_entry) throw usage_error{name() + ": holds no tensor " + detail::in_quotes(tensor)};
   return i;
 }
 
@@ -142,9 +156,9 @@ inline std::vector<std::byte> archive_reader::read_entry(std::size_t i) const {
   byte_source const& source = state_->contents.sources[state_->contents.places[i].source];
   // An expanded view (stride 0) can be far larger than what is stored: such a tensor needs memory that the caller provides.
   constexpr std::size_t always_fine = std::size_t{1} << 28;
-  if (!t.strides.empty() && t.bytes() > always_fine && t.bytes() / 4 > source.size())
+  if (!state_->contents.places[i].packed && t.bytes() > always_fine && t.bytes() / 4 > source.size())
     throw archive_error{name(), archive_error::no_offset,
-                        "tensor " + detail::quoted(t.name) + " is an expanded view of " + std::to_string(t.bytes()) + " bytes; read it into memory of your own"};
+                        "tensor " + detail::in_quotes(t.name) + " is an expanded view of " + std::to_string(t.bytes()) + " bytes; read it into memory of your own"};
   std::vector<std::byte> bytes(t.bytes());
   read_entry_into(i, bytes);
   return bytes;
@@ -154,7 +168,11 @@ inline std::span<std::byte const> archive_reader::mapped_entry(std::size_t i) co
   tensor_info const& t = tensors().at(i);
   tensor_place const& place = state_->contents.places[i];
   byte_source const& source = state_->contents.sources[place.source];
-  if (source.data() == nullptr || !t.strides.empty() || place.big_endian) return {};
+  if (source.data() == nullptr || !place.packed || place.big_endian) return {};
+  if (place.record < state_->contents.records.size()) {
+    if (state_->contents.records[place.record].deflated) return {};
+    verify_record(place.record);
+  }
   return {source.data() + place.offset, t.bytes()};
 }
 
@@ -166,12 +184,17 @@ inline void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
 }
 
 /// Packs a strided tensor. `base`: element 0; strides in elements of `width` bytes.
-inline void gather(tensor_info const& t, std::byte const* base, std::size_t width, std::byte* to) {
+inline void gather(tensor_info const& t, bool packed, std::byte const* base, std::size_t width, std::span<std::byte> target) {
+  if (target.empty()) return;
+  std::byte* to = target.data();
+  if (packed) {
+    std::memcpy(to, base, target.size());
+    return;
+  }
   std::size_t const rank = t.shape.size();
   std::vector<std::size_t> index(rank, 0);
   std::size_t const inner = rank == 0 ? 1 : t.shape[rank - 1];
   std::size_t const step = rank == 0 ? 0 : t.strides[rank - 1] * width;
-  if (t.count() == 0) return;
   for (;;) {
     std::size_t at = 0;
     for (std::size_t d = 0; d + 1 < rank; ++d) at += index[d] * t.strides[d];
@@ -198,18 +221,68 @@ inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> 
   tensor_place const& place = state_->contents.places[i];
   byte_source const& source = state_->contents.sources[place.source];
   if (to.size() != t.bytes())
-    throw usage_error{name() + ": tensor " + detail::quoted(t.name) + " has " + std::to_string(t.bytes()) + " bytes, memory for " + std::to_string(to.size()) + " was given"};
+    throw usage_error{name() + ": tensor " + detail::in_quotes(t.name) + " has " + std::to_string(t.bytes()) + " bytes, memory for " + std::to_string(to.size()) + " was given"};
   if (to.empty()) return;
   std::size_t const width = bits_of(t.type) / 8;
-  if (t.strides.empty()) {
+  archive_record const* record = place.record < state_->contents.records.size() ? &state_->contents.records[place.record] : nullptr;
+  if (record != nullptr && record->deflated) {
+    // The whole member is inflated and checked; only then are the tensor's bytes taken from it.
+    std::vector<std::byte> const bytes = inflate_record(*record);
+    detail::gather(t, place.packed, bytes.data() + place.offset, width, to);
+  } else if (place.packed) {
+    bool const whole = record != nullptr && record->offset == place.offset && record->size == to.size();
+    if (record != nullptr && !whole) verify_record(place.record);
     source.read(place.offset, to.data(), to.size());
+    if (whole && record->has_crc && detail::crc32(0, to.data(), to.size()) != record->crc) wrong_crc(*record);
   } else {
+    if (record != nullptr) verify_record(place.record);
     std::size_t last = 0;
     for (std::size_t d = 0; d != t.shape.size(); ++d) last += (t.shape[d] - 1) * t.strides[d];
-    if (source.data() != nullptr) detail::gather(t, source.data() + place.offset, width, to.data());
-    else detail::gather(t, source.read(place.offset, (last + 1) * width).data(), width, to.data());
+    if (source.data() != nullptr) detail::gather(t, false, source.data() + place.offset, width, to);
+    else detail::gather(t, false, source.read(place.offset, (last + 1) * width).data(), width, to);
   }
   if (place.big_endian) detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
+}
+
+inline void archive_reader::wrong_crc(archive_record const& record) const {
+  throw archive_error{state_->contents.sources[record.source].name(), record.offset, "the checksum (CRC-32) of " + record.name + " is wrong: its bytes have changed since they were written"};
+}
+
+inline void archive_reader::verify_record(std::size_t i) const {
+  archive_record const& record = state_->contents.records[i];
+  if (!record.has_crc || record.deflated || state_->verified[i].load(std::memory_order_acquire)) return;
+  byte_source const& source = state_->contents.sources[record.source];
+  std::uint32_t crc = 0;
+  if (source.data() != nullptr) {
+    crc = detail::crc32(0, source.data() + record.offset, static_cast<std::size_t>(record.size));
+  } else {
+    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(record.size, std::uint64_t{1} << 20)));
+    for (std::uint64_t at = 0; at != record.size;) {
+      auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(record.size - at, buffer.size()));
+      source.read(record.offset + at, buffer.data(), n);
+      crc = detail::crc32(crc, buffer.data(), n);
+      at += n;
+    }
+  }
+  if (crc != record.crc) wrong_crc(record);
+  state_->verified[i].store(true, std::memory_order_release);
+}
+
+inline void archive_reader::verify() const {
+  for (std::size_t i = 0; i != state_->contents.records.size(); ++i)
+    if (state_->contents.records[i].deflated) (void)inflate_record(state_->contents.records[i]);
+    else verify_record(i);
+}
+
+inline std::vector<std::byte> archive_reader::inflate_record(archive_record const& record) const {
+  byte_source const& source = state_->contents.sources[record.source];
+  std::vector<std::byte> const packed = source.read(record.offset, static_cast<std::size_t>(record.size));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(record.inflated_size));  // bounded by the parser: at most 1032 times the input
+  detail::inflater in{packed, bytes};
+  if (in.run() != detail::inflater::result::done || in.written() != bytes.size() || in.consumed() != packed.size())
+    throw archive_error{source.name(), record.offset, record.name + ": its compressed data are malformed"};
+  if (record.has_crc && detail::crc32(0, bytes.data(), bytes.size()) != record.crc) wrong_crc(record);
+  return bytes;
 }
 
 inline bool archive_reader::has_value(std::string_view path) const {
@@ -223,12 +296,12 @@ inline bool archive_reader::has_value(std::string_view path) const {
 inline archive_value archive_reader::value(std::string_view path) const {
   if (is_checkpoint())
     if (archive_value const* v = tree().find_path(path)) {
-      if (v->is_tensor()) throw usage_error{name() + ": " + detail::quoted(path) + " is a tensor; use read"};
+      if (v->is_tensor()) throw usage_error{name() + ": " + detail::in_quotes(path) + " is a tensor; use read"};
       return *v;
     }
   for (auto const& [key, text] : metadata())
     if (key == path) return text;
-  throw usage_error{name() + ": holds no value " + detail::quoted(path)};
+  throw usage_error{name() + ": holds no value " + detail::in_quotes(path)};
 }
 
 inline std::vector<std::pair<std::string, archive_value>> archive_reader::values() const {
@@ -252,13 +325,29 @@ inline std::vector<std::pair<std::string, archive_value>> archive_reader::values
 inline archive_value archive_reader::read_tree() const {
   archive_value copy = tree();
   std::vector<std::shared_ptr<std::vector<std::byte>>> read(tensors().size());
+  // Names that share one stored tensor share one piece of memory, so that a save of this tree stores it once again.
+  auto const& places = state_->contents.places;
+  std::vector<std::uint32_t> first(tensors().size());
+  std::vector<std::uint32_t> order(tensors().size());
+  for (std::size_t i = 0; i != order.size(); ++i) order[i] = first[i] = static_cast<std::uint32_t>(i);
+  std::sort(order.begin(), order.end(), [&places](std::uint32_t a, std::uint32_t b) {
+    if (places[a].source != places[b].source) return places[a].source < places[b].source;
+    return places[a].offset != places[b].offset ? places[a].offset < places[b].offset : a < b;
+  });
+  for (std::size_t k = 1; k < order.size(); ++k) {
+    std::uint32_t const a = order[k - 1];
+    std::uint32_t const b = order[k];
+    if (places[a].source == places[b].source && places[a].offset == places[b].offset && tensors()[a].type == tensors()[b].type &&
+        tensors()[a].shape == tensors()[b].shape && tensors()[a].strides == tensors()[b].strides && tensors()[a].count() != 0)
+      first[b] = first[a];
+  }
   std::vector<archive_value*> pending{&copy};
   while (!pending.empty()) {
     archive_value& v = *pending.back();
     pending.pop_back();
     if (v.is_tensor()) {
       tensor_ref& t = v.as_tensor();
-      auto& data = read.at(t.entry);
+      auto& data = read.at(first.at(t.entry));
       if (!data) data = std::make_shared<std::vector<std::byte>>(read_entry(t.entry));
       t.data = data->data();
       t.owner = data;
@@ -290,6 +379,14 @@ inline archive_reader open_archive(byte_source source) {
   if (head.empty()) throw archive_error{source.name(), 0, "the file is empty"};
   if (std::string_view const kind = detail::known_but_refused(head); !kind.empty())
     throw archive_error{source.name(), 0, "this is " + std::string{kind}};
+  std::string_view const first = head;
+  if (first.substr(0, 4) == "PK\5\6") throw archive_error{source.name(), 0, "this is an empty zip file"};
+  if (first.substr(0, 2) == "PK") {
+    detail::zip_reader const zip{source};
+    return archive_reader{npz::recognises(zip) ? npz::parse(zip) : torch_zip::parse(zip)};
+  }
+  if (first.substr(0, 6) == "\x93NUMPY") return archive_reader{npy::parse(source)};
+  if (first[0] == '\x80' && !safetensors::recognises(first, source.size())) return archive_reader{torch_legacy::parse(source)};
   return archive_reader{safetensors::parse(source)};
 }
 

@@ -233,7 +233,9 @@ inline archive_contents safetensors::parse(byte_source const& file) {
   c.places.reserve(order.size());
   for (std::uint32_t const i : order) {
     sorted.push_back(std::move(c.tensors[i]));
-    c.places.push_back({data + ranges[i].begin, 0, false});
+    tensor_place place;
+    place.offset = data + ranges[i].begin;
+    c.places.push_back(place);
   }
   c.tensors = std::move(sorted);
   resolve_aliases(c);

@@ -13,7 +13,9 @@
 #include <vector>
 
 #include <mortise/archive/file.hpp>
+#include <mortise/archive/npz.hpp>
 #include <mortise/archive/safetensors.hpp>
+#include <mortise/archive/torch.hpp>
 #include <mortise/archive/value.hpp>
 
 namespace mortise {
@@ -51,7 +53,10 @@ inline bool ends_with(std::string_view text, std::string_view end) { return text
 
 inline void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
   if (detail::ends_with(path, ".safetensors")) return save_archive<safetensors>(path, tree, options);
-  throw usage_error{path + ": the extension names no format to save in; use .safetensors"};
+  for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt"})
+    if (detail::ends_with(path, extension)) return save_archive<torch_zip>(path, tree, options);
+  if (detail::ends_with(path, ".npz")) return save_archive<npz>(path, tree, options);
+  throw usage_error{path + ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"};
 }
 
 }  // namespace mortise
