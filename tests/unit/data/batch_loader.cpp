@@ -19,6 +19,10 @@ namespace mt = mortise;
 
 static std::atomic<std::size_t> allocations{0};
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // g++ inlines one half of a pair and misses the other
+#endif
+
 // Every way to memory, counted.
 void* operator new(std::size_t n) {
   ++allocations;
