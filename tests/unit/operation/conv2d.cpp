@@ -75,10 +75,8 @@ results<T> run(host const& device, std::size_t batch, std::vector<T> const& x, s
   return r;
 }
 
-/// Largest error in units of its bound: (terms + 2) eps times the sum of magnitudes.
-///
-/// Winograd's transforms add and take away up to 10 x 10 times the values they stand for (the absolute row sums of B^T, squared, over what A^T and G give back),
-/// so there `growth` widens the bound.
+/// Largest error in units of its bound: (terms + 2) eps times the sum of magnitudes. Winograd's transforms lose more than a plain sum does, by
+/// a small factor that does not grow with the number of terms; over 32 channels and more the plain bound holds for it too.
 template <class T>
 double worst(std::vector<T> const& got, std::vector<bounded_sum> const& want, double terms) {
   double w = 0;

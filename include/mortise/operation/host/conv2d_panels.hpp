@@ -28,8 +28,7 @@ namespace mortise::detail {
 inline constexpr std::size_t panel_channels = 32;   // channels are padded to a multiple: two vectors of any kind
 inline constexpr std::size_t panel_pieces = 8;      // pieces that have scratch memory of their own
 inline constexpr std::size_t winograd_points = 36;
-inline constexpr std::size_t winograd_tiles = 128;  // tiles of a chunk, about
-inline constexpr std::size_t tap_positions = 256;   // positions of a chunk, about
+inline constexpr std::size_t panel_cache = 192 * 1024;  // elements of V that a chunk of samples may have, where a sample does not have more
 
 /// A tap that destinations (row + a spacing, column + b spacing) of one class share: source (a step + row, b step + column).
 struct panel_tap {
@@ -63,24 +62,40 @@ struct panel_plan {
   constexpr std::size_t rows(std::size_t s) const { return winograd ? tiles_h() * tiles_w() : cls[s].height * cls[s].width; }
   constexpr std::size_t depth(std::size_t s) const { return winograd ? src_padded() : cls[s].taps * src_padded(); }
 
-  constexpr std::size_t all_rows() const {
-    std::size_t n = 0;
-    for (std::size_t s = 0; s < products(); ++s) n += rows(s);
-    return n;
-  }
-  constexpr std::size_t all_depth() const {
-    std::size_t n = 0;
-    for (std::size_t s = 0; s < products(); ++s) n += depth(s);
-    return n;
-  }
+  // Elements of V, M, U (of one panel, `columns` wide) and D for product s. The products begin a cache line more than that apart: the 36
+  // points of a tile would else fall into the same set of the cache.
+  constexpr std::size_t v_step(std::size_t s) const { return chunk() * rows(s) * depth(s) + 16; }
+  constexpr std::size_t m_step(std::size_t s, std::size_t columns) const { return chunk() * rows(s) * columns + 16; }
+  constexpr std::size_t u_step(std::size_t s, std::size_t columns) const { return depth(s) * columns + 16; }
+  constexpr std::size_t d_step() const { return chunk() * rows(0) * dst_padded() + 16; }
   constexpr std::size_t v_elements() const {
     std::size_t n = 0;
-    for (std::size_t s = 0; s < products(); ++s) n += rows(s) * depth(s);
+    for (std::size_t s = 0; s < products(); ++s) n += v_step(s);
     return n;
   }
-  /// Samples that pass through the cache together, at most.
+  constexpr std::size_t m_elements(std::size_t columns) const {
+    std::size_t n = 0;
+    for (std::size_t s = 0; s < products(); ++s) n += m_step(s, columns);
+    return n;
+  }
+  constexpr std::size_t u_elements(std::size_t columns) const {
+    std::size_t n = 0;
+    for (std::size_t s = 0; s < products(); ++s) n += u_step(s, columns);
+    return n;
+  }
+  /// The weight's gradient has one matrix for each point or tap.
+  constexpr std::size_t gradients() const { return winograd ? winograd_points : kernel; }
+  constexpr std::size_t du_step(std::size_t columns) const { return dst_c * columns + 16; }
+
+  /// Samples that pass through the cache together, at most: their V should stay in the second cache, but have rows enough to pay for reading U.
   constexpr std::size_t chunk() const {
-    std::size_t const n = winograd ? winograd_tiles / (tiles_h() * tiles_w()) : tap_positions / all_rows();
+    std::size_t sample = 1, most_rows = 1;
+    for (std::size_t s = 0; s < products(); ++s) {
+      sample += rows(s) * depth(s);
+      if (rows(s) > most_rows) most_rows = rows(s);
+    }
+    std::size_t const by_cache = panel_cache / sample, by_rows = dst_padded() / 8 / most_rows;
+    std::size_t const n = by_cache < by_rows ? by_rows : by_cache;
     return n == 0 ? 1 : n;
   }
   /// A map in lanes; winograd adds the padding and what the last tiles reach.
@@ -271,7 +286,7 @@ struct panel_gather {
   T const* src;
   T* v;
   T* lanes;
-  std::size_t begin, end, capacity;  // capacity: samples for which V has room
+  std::size_t begin, end;
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
@@ -287,7 +302,7 @@ struct panel_gather {
       T const* const from = src + (n * p.src_c + (present == 0 ? 0 : c)) * map;
       if (p.winograd) {
         samples_to_lanes<W>(from, map, present, map, lanes, {p.src_w, p.src_h, p.lane_w() - p.src_w, 0, p.pad_h * p.lane_w() + p.pad_w});
-        std::size_t const tiles = p.rows(0), depth = p.src_padded(), point = capacity * tiles * depth;
+        std::size_t const tiles = p.rows(0), depth = p.src_padded(), point = p.v_step(0);
         T* to = v + n * tiles * depth + c;
         for (std::size_t i = 0; i < p.tiles_h(); ++i)
           for (std::size_t j = 0; j < p.tiles_w(); ++j, to += depth)
@@ -306,7 +321,7 @@ struct panel_gather {
                 if (row < p.src_h && column < p.src_w) value = simd<T, W>::load(lanes + (row * p.src_w + column) * width);
                 value.store(to);
               }
-          product += capacity * p.rows(s) * p.depth(s);
+          product += p.v_step(s);
         }
       }
     }
@@ -320,7 +335,7 @@ struct panel_gather_gradient {
   T const* dy;
   T* d;
   T* lanes;
-  std::size_t begin, end, capacity;
+  std::size_t begin, end;
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
@@ -337,7 +352,7 @@ struct panel_gather_gradient {
       samples_to_lanes<W>(dy + (n * p.dst_c + (present == 0 ? 0 : c)) * map, map, present, map, lanes, {p.dst_w, p.dst_h, lane_w - p.dst_w, 0, 0});
       T* to = d + n * p.rows(0) * depth + c;
       if (p.winograd) {
-        std::size_t const point = capacity * p.rows(0) * depth;
+        std::size_t const point = p.d_step();
         for (std::size_t i = 0; i < p.tiles_h(); ++i)
           for (std::size_t j = 0; j < p.tiles_w(); ++j, to += depth)
             winograd_tile<winograd_output_gradient, W>(lanes + (4 * i * lane_w + 4 * j) * width, lane_w * width, width, to, 6 * point, point);
@@ -376,7 +391,7 @@ struct panel_weights {
         }
         T* to = u + c * 2 * width + half * width;
         if (p.winograd) {
-          std::size_t const point = depth * 2 * width;
+          std::size_t const point = p.u_step(0, 2 * width);
           if (p.flipped) {
             for (std::size_t t = 0; t < 4; ++t) {
               auto const a = simd<T, W>::load(taps + t * width), b = simd<T, W>::load(taps + (8 - t) * width);
@@ -386,9 +401,9 @@ struct panel_weights {
           }
           winograd_tile<winograd_weight, W>(taps, 3 * width, width, to, 6 * point, point);
         } else {
-          for (std::size_t s = 0; s < p.classes; ++s)
-            for (std::size_t t = 0; t < p.cls[s].taps; ++t, to += depth * 2 * width)
-              simd<T, W>::load(taps + p.tap[p.cls[s].first_tap + t].weight * width).store(to);
+          for (std::size_t s = 0; s < p.classes; to += p.u_step(s, 2 * width), ++s)
+            for (std::size_t t = 0; t < p.cls[s].taps; ++t)
+              simd<T, W>::load(taps + p.tap[p.cls[s].first_tap + t].weight * width).store(to + t * depth * 2 * width);
         }
       }
     }
@@ -405,7 +420,7 @@ struct panel_compute {
   T* m;
   T* lanes;
   T* dst;
-  std::size_t panel, samples, capacity;
+  std::size_t panel, samples;
   bool relu;
 
   template <int Bytes>
@@ -418,9 +433,9 @@ struct panel_compute {
     for (std::size_t s = 0; s < p.products(); ++s) {
       std::size_t const rows = p.rows(s), depth = p.depth(s);
       panel_product<Bytes>(factor, depth, 1, weights, 2 * width, to, samples * rows, depth, false);
-      factor += capacity * rows * depth;
-      weights += depth * 2 * width;
-      to += capacity * rows * 2 * width;
+      factor += p.v_step(s);
+      weights += p.u_step(s, 2 * width);
+      to += p.m_step(s, 2 * width);
     }
     for (std::size_t half = 0; half < 2; ++half) scatter<static_cast<int>(width)>(half);
   }
@@ -447,7 +462,7 @@ struct panel_compute {
     };
     for (std::size_t n = 0; n < samples; ++n) {
       if (p.winograd) {
-        std::size_t const tiles = p.rows(0), point = capacity * tiles * 2 * width;
+        std::size_t const tiles = p.rows(0), point = p.m_step(0, 2 * width);
         T const* from = m + n * tiles * 2 * width + half * width;
         for (std::size_t i = 0; i < p.tiles_h(); ++i)
           for (std::size_t j = 0; j < p.tiles_w(); ++j, from += 2 * width) {
@@ -464,7 +479,7 @@ struct panel_compute {
           for (std::size_t a = 0; a < k.height; ++a)
             for (std::size_t b = 0; b < k.width; ++b, from += 2 * width)
               store(vec::load(from), k.row + a * p.spacing_h, k.column + b * p.spacing_w);
-          product += capacity * p.rows(s) * 2 * width;
+          product += p.m_step(s, 2 * width);
         }
       }
       lanes_to_samples<W>(lanes, map, dst + (n * p.dst_c + first) * map, map, present);
@@ -480,18 +495,18 @@ struct panel_weight_gradient {
   T const* d;
   T* du;
   T* dweight;
-  std::size_t panel, samples, capacity;
+  std::size_t panel, samples;
   bool first_chunk, last_chunk;
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
     constexpr std::size_t width = Bytes / sizeof(T);
     panel_plan const& p = *plan;
-    std::size_t const rows = p.rows(0), depth = p.depth(0), products = p.winograd ? winograd_points : p.kernel;
-    for (std::size_t s = 0; s < products; ++s) {
-      T const* const q = v + (p.winograd ? s * capacity * rows * depth : s * p.src_padded()) + panel * 2 * width;
-      T const* const g = d + (p.winograd ? s * capacity * rows * p.dst_padded() : 0);
-      panel_product<Bytes>(g, 1, p.dst_padded(), q, depth, du + s * p.dst_c * 2 * width, p.dst_c, samples * rows, !first_chunk);
+    std::size_t const rows = p.rows(0), depth = p.depth(0);
+    for (std::size_t s = 0; s < p.gradients(); ++s) {
+      T const* const q = v + (p.winograd ? s * p.v_step(0) : s * p.src_padded()) + panel * 2 * width;
+      T const* const g = d + (p.winograd ? s * p.d_step() : 0);
+      panel_product<Bytes>(g, 1, p.dst_padded(), q, depth, du + s * p.du_step(2 * width), p.dst_c, samples * rows, !first_chunk);
     }
     if (last_chunk) finish<static_cast<int>(width)>();
   }
@@ -501,7 +516,7 @@ struct panel_weight_gradient {
   MORTISE_INLINE void finish() const {
     constexpr std::size_t width = static_cast<std::size_t>(W);
     panel_plan const& p = *plan;
-    std::size_t const point = p.dst_c * 2 * width;
+    std::size_t const point = p.du_step(2 * width);
     for (std::size_t o = 0; o < p.dst_c; ++o)
       for (std::size_t half = 0; half < 2; ++half) {
         std::size_t const first = (2 * panel + half) * width;
@@ -549,14 +564,20 @@ struct panel_bias_gradient {
 
 constexpr std::size_t panel_max(std::size_t a, std::size_t b) { return a < b ? b : a; }
 
+// Panels are 2 W columns wide, so their number depends on the processor and the element type; these bounds hold for all.
+constexpr std::size_t panel_narrowest = 4;
+constexpr std::size_t panel_all(std::size_t elements_per_column, std::size_t steps, std::size_t columns) {
+  return elements_per_column * columns + 16 * steps * (columns / panel_narrowest);
+}
 /// V, U of all panels, and for each piece M of a panel and a map in lanes.
 constexpr std::size_t panel_apply_workspace(panel_plan const& p) {
-  return p.chunk() * p.v_elements() + p.all_depth() * p.dst_padded() +
-         panel_pieces * (p.chunk() * p.all_rows() * panel_channels + panel_max(p.src_lanes(), p.dst_lanes()));
+  std::size_t depth = 0;
+  for (std::size_t s = 0; s < p.products(); ++s) depth += p.depth(s);
+  return p.v_elements() + panel_all(depth, p.products(), p.dst_padded()) +
+         panel_pieces * (p.m_elements(panel_channels) + panel_max(p.src_lanes(), p.dst_lanes()));
 }
 constexpr std::size_t panel_weight_workspace(panel_plan const& p) {
-  std::size_t const products = p.winograd ? winograd_points : 1, gradients = p.winograd ? winograd_points : p.kernel;
-  return p.chunk() * p.v_elements() + products * p.chunk() * p.rows(0) * p.dst_padded() + gradients * p.dst_c * p.src_padded() +
+  return p.v_elements() + (p.winograd ? winograd_points : 1) * p.d_step() + panel_all(p.gradients() * p.dst_c, p.gradients(), p.src_padded()) +
          panel_pieces * panel_max(p.src_lanes(), 16 * p.tiles_h() * p.tiles_w() * conv2d_lanes);
 }
 
@@ -571,10 +592,9 @@ template <class T>
 void panel_apply(host const& device, panel_plan const& p, std::size_t batch, T const* src, T const* weight, T const* bias, T* dst, T* workspace, bool relu) {
   std::size_t const width = samples_in_vector<T>(), panels = p.dst_padded() / (2 * width), chunk = p.chunk() < batch ? p.chunk() : batch;
   T* const v = workspace;
-  T* const u = v + p.chunk() * p.v_elements();
-  T* const slots = u + p.all_depth() * p.dst_padded();
-  std::size_t const m_elements = p.chunk() * p.all_rows() * panel_channels, slot = m_elements + panel_max(p.src_lanes(), p.dst_lanes());
-  std::size_t const u_elements = p.all_depth() * 2 * width;
+  T* const u = v + p.v_elements();
+  std::size_t const u_elements = p.u_elements(2 * width), m_elements = p.m_elements(2 * width), slot = m_elements + panel_max(p.src_lanes(), p.dst_lanes());
+  T* const slots = u + panels * u_elements;
   bool const once = chunk >= batch;  // then U is made where it is used, and stays in the cache
   if (!once)
     for_each_panel_range(device, panels, [&](std::size_t, std::size_t begin, std::size_t end) {
@@ -583,14 +603,14 @@ void panel_apply(host const& device, panel_plan const& p, std::size_t batch, T c
   for (std::size_t first = 0; first < batch; first += chunk) {
     std::size_t const samples = batch - first < chunk ? batch - first : chunk;
     for_each_panel_range(device, samples * p.src_padded() / width, [&](std::size_t piece, std::size_t begin, std::size_t end) {
-      for_this_cpu(panel_gather<T>{&p, src + first * p.src_c * p.src_h * p.src_w, v, slots + piece * slot + m_elements, begin, end, p.chunk()});
+      for_this_cpu(panel_gather<T>{&p, src + first * p.src_c * p.src_h * p.src_w, v, slots + piece * slot + m_elements, begin, end});
     });
     for_each_panel_range(device, panels, [&](std::size_t piece, std::size_t begin, std::size_t end) {
       for (std::size_t panel = begin; panel < end; ++panel) {
         T* const weights = u + (once ? begin : panel) * u_elements;
         if (once) for_this_cpu(panel_weights<T>{&p, weight, weights, panel});
         for_this_cpu(panel_compute<T>{&p, v, weights, bias, slots + piece * slot, slots + piece * slot + m_elements,
-                                      dst + first * p.dst_c * p.dst_h * p.dst_w, panel, samples, p.chunk(), relu});
+                                      dst + first * p.dst_c * p.dst_h * p.dst_w, panel, samples, relu});
       }
     });
   }
@@ -599,24 +619,24 @@ void panel_apply(host const& device, panel_plan const& p, std::size_t batch, T c
 template <class T>
 void panel_backward_weight(host const& device, panel_plan const& p, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T* workspace) {
   std::size_t const width = samples_in_vector<T>(), panels = p.src_padded() / (2 * width), chunk = p.chunk() < batch ? p.chunk() : batch;
-  std::size_t const products = p.winograd ? winograd_points : 1, gradients = p.winograd ? winograd_points : p.kernel;
+  std::size_t const du_elements = p.gradients() * p.du_step(2 * width);
   T* const v = workspace;
-  T* const d = v + p.chunk() * p.v_elements();
-  T* const du = d + products * p.chunk() * p.rows(0) * p.dst_padded();
-  T* const slots = du + gradients * p.dst_c * p.src_padded();
-  std::size_t const slot = panel_max(p.src_lanes(), 16 * p.tiles_h() * p.tiles_w() * conv2d_lanes), du_elements = gradients * p.dst_c * 2 * width;
+  T* const d = v + p.v_elements();
+  T* const du = d + (p.winograd ? winograd_points : 1) * p.d_step();
+  T* const slots = du + panels * du_elements;
+  std::size_t const slot = panel_max(p.src_lanes(), 16 * p.tiles_h() * p.tiles_w() * conv2d_lanes);
   bool const once = chunk >= batch;
   for (std::size_t first = 0; first < batch; first += chunk) {
     std::size_t const samples = batch - first < chunk ? batch - first : chunk;
     for_each_panel_range(device, samples * p.src_padded() / width, [&](std::size_t piece, std::size_t begin, std::size_t end) {
-      for_this_cpu(panel_gather<T>{&p, x + first * p.src_c * p.src_h * p.src_w, v, slots + piece * slot, begin, end, p.chunk()});
+      for_this_cpu(panel_gather<T>{&p, x + first * p.src_c * p.src_h * p.src_w, v, slots + piece * slot, begin, end});
     });
     for_each_panel_range(device, samples * p.dst_padded() / width, [&](std::size_t piece, std::size_t begin, std::size_t end) {
-      for_this_cpu(panel_gather_gradient<T>{&p, dy + first * p.dst_c * p.dst_h * p.dst_w, d, slots + piece * slot, begin, end, p.chunk()});
+      for_this_cpu(panel_gather_gradient<T>{&p, dy + first * p.dst_c * p.dst_h * p.dst_w, d, slots + piece * slot, begin, end});
     });
     for_each_panel_range(device, panels, [&](std::size_t, std::size_t begin, std::size_t end) {
       for (std::size_t panel = begin; panel < end; ++panel)
-        for_this_cpu(panel_weight_gradient<T>{&p, v, d, du + (once ? begin : panel) * du_elements, dweight, panel, samples, p.chunk(), first == 0, first + samples == batch});
+        for_this_cpu(panel_weight_gradient<T>{&p, v, d, du + (once ? begin : panel) * du_elements, dweight, panel, samples, first == 0, first + samples == batch});
     });
   }
   if (dbias != nullptr)
