@@ -126,6 +126,9 @@ class unpickler {
 
  private:
   using id = std::uint32_t;
+  struct text_span {
+    std::uint32_t offset, length;
+  };
   struct node {
     pickled kind = pickled::none;
     bool ordered = false;     // dict: may be the target of BUILD
@@ -133,9 +136,7 @@ class unpickler {
     union {
       std::int64_t integer;
       double real;
-      struct {
-        std::uint32_t offset, length;
-      } text;
+      text_span text;
     };
     node() : integer{0} {}
   };
