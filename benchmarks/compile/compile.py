@@ -19,9 +19,10 @@ namespace mt = mortise;
 using net_type = mt::sequential<{layers}>;
 int main() {{
   mt::model<net_type, mt::extents<16>> net{{mt::host{{}}, mt::seed{{1}}}};
-  mt::mse_loss const loss;
+  mt::cross_entropy_loss const loss;
   mt::optimizer optimizer{{net, mt::sgd{{.lr = 0.01f}}}};
-  std::vector<float> const x(16 * 4, 0.5f), y(16 * 4, 0.25f);
+  std::vector<float> const x(16 * 4, 0.5f);
+  std::vector<std::int64_t> const y(4, 1);
   net.forward(x);
   float const value = net.backward(loss, y);
   optimizer.step();

@@ -58,6 +58,10 @@ struct lanes_of<simd<T, W>> {
   using integer = simd_integers<T, W>;
   static constexpr int width = W;
 };
+#if defined(__CUDACC__)
+template <class T>
+struct lanes_of<simd<T, 1>> : lanes_of<T> {};
+#endif
 
 /// float of a float, of a vector of floats.
 template <class V>
@@ -87,6 +91,16 @@ template <class T, int W>
 MORTISE_INLINE simd<T, W> from_bits(simd_integers<T, W> const& b, simd<T, W> const&) {
   return simd<T, W>{(typename simd<T, W>::reg)b.v};
 }
+#if defined(__CUDACC__)
+template <class T>
+MORTISE_INLINE MORTISE_HD typename simd<T, 1>::integer to_bits(simd<T, 1> const& x) {
+  return to_bits(x.v);
+}
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> from_bits(typename simd<T, 1>::integer b, simd<T, 1> const& x) {
+  return {from_bits(b, x.v)};
+}
+#endif
 
 /// The layout of a floating-point type, and the constants of the functions below.
 template <class T>
@@ -421,6 +435,13 @@ MORTISE_INLINE MORTISE_HD V sqrt(V const& x) {
 #endif
   }
 }
+
+#if defined(__CUDACC__)
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> sqrt(simd<T, 1> const& x) {
+  return {sqrt(x.v)};
+}
+#endif
 
 /// 1/sqrt(x)
 template <class V>

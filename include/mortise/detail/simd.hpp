@@ -133,7 +133,7 @@ struct simd {
 
   MORTISE_INLINE static simd load(T const* p) { return simd{static_cast<reg>(*reinterpret_cast<memory const*>(p))}; }
   MORTISE_INLINE void store(T* p) const { *reinterpret_cast<memory*>(p) = v; }
-#if defined(__x86_64__) && !defined(__clang__)  // clang judges an assembler operand by the surrounding function's target
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)  // those judge an assembler operand by the surrounding function
   static constexpr bool masked_moves = sizeof(reg) == 64;
 #else
   static constexpr bool masked_moves = false;
@@ -237,5 +237,67 @@ MORTISE_INLINE T max_lanes(simd<T, W> const& a) {
   for (int i = 1; i < W; ++i) best = a[i] > best ? a[i] : best;
   return best;
 }
+
+#if defined(__CUDACC__)
+/// One lane without a vector. nvcc takes no vector in a function that is also for devices, as all generic arithmetic is, so in its units
+/// the kernels that call such arithmetic run lane by lane.
+template <class T>
+struct simd<T, 1> {
+  using reg = T;
+  using integer = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
+  using mask = bool;
+  static constexpr int width = 1;
+  using value_type = T;
+
+  T v;
+
+  MORTISE_INLINE MORTISE_HD simd() : v{} {}
+  MORTISE_INLINE MORTISE_HD simd(T s) : v{s} {}
+  MORTISE_INLINE MORTISE_HD static simd load(T const* p) { return simd{*p}; }
+  MORTISE_INLINE MORTISE_HD void store(T* p) const { *p = v; }
+  MORTISE_INLINE MORTISE_HD static simd load_first(T const* p, std::size_t n) { return n == 0 ? simd{} : simd{*p}; }
+  MORTISE_INLINE MORTISE_HD void store_first(T* p, std::size_t n) const {
+    if (n != 0) *p = v;
+  }
+  MORTISE_INLINE MORTISE_HD T operator[](int) const { return v; }
+
+  MORTISE_INLINE MORTISE_HD friend simd operator+(simd const& a, simd const& b) { return simd{a.v + b.v}; }
+  MORTISE_INLINE MORTISE_HD friend simd operator-(simd const& a, simd const& b) { return simd{a.v - b.v}; }
+  MORTISE_INLINE MORTISE_HD friend simd operator*(simd const& a, simd const& b) { return simd{a.v * b.v}; }
+  MORTISE_INLINE MORTISE_HD friend simd operator/(simd const& a, simd const& b) { return simd{a.v / b.v}; }
+  MORTISE_INLINE MORTISE_HD friend simd operator-(simd const& a) { return simd{-a.v}; }
+  MORTISE_INLINE MORTISE_HD simd& operator+=(simd const& b) { return *this = *this + b; }
+  MORTISE_INLINE MORTISE_HD simd& operator*=(simd const& b) { return *this = *this * b; }
+  MORTISE_INLINE MORTISE_HD friend bool operator<(simd const& a, simd const& b) { return a.v < b.v; }
+  MORTISE_INLINE MORTISE_HD friend bool operator>(simd const& a, simd const& b) { return a.v > b.v; }
+  MORTISE_INLINE MORTISE_HD friend bool operator<=(simd const& a, simd const& b) { return a.v <= b.v; }
+  MORTISE_INLINE MORTISE_HD friend bool operator>=(simd const& a, simd const& b) { return a.v >= b.v; }
+  MORTISE_INLINE MORTISE_HD friend bool operator==(simd const& a, simd const& b) { return a.v == b.v; }
+};
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> fma(simd<T, 1> const& a, simd<T, 1> const& b, simd<T, 1> const& c) {
+  return {a.v * b.v + c.v};
+}
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> select(bool m, simd<T, 1> const& a, simd<T, 1> const& b) {
+  return m ? a : b;
+}
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> max(simd<T, 1> const& a, simd<T, 1> const& b) {
+  return a.v > b.v ? a : b;
+}
+template <class T>
+MORTISE_INLINE MORTISE_HD simd<T, 1> min(simd<T, 1> const& a, simd<T, 1> const& b) {
+  return a.v < b.v ? a : b;
+}
+#endif
+
+/// The vector of a kernel that calls generic arithmetic: `Bytes` wide where the compiler allows it.
+template <class T, int Bytes>
+#if defined(__CUDACC__)
+using arithmetic_simd = simd<T, 1>;
+#else
+using arithmetic_simd = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+#endif
 
 }  // namespace mortise::detail

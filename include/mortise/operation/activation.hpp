@@ -17,7 +17,7 @@ struct relu_kernel {
   std::size_t n;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     V const zero{};
     std::size_t i = 0;
     for (; i + V::width <= n; i += V::width) {
@@ -36,7 +36,7 @@ struct relu_backward_kernel {
   std::size_t n;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     V const zero{};
     std::size_t i = 0;
     for (; i + V::width <= n; i += V::width) select(V::load(y + i) <= zero, zero, V::load(dy + i)).store(dx + i);
@@ -171,7 +171,7 @@ struct activation_kernel {
   std::size_t n;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     std::size_t i = 0;
     for (; i + V::width <= n; i += V::width) rule.value(V::load(x + i)).store(y + i);
     if (i < n) rule.value(V::load_first(x + i, n - i)).store_first(y + i, n - i);
@@ -187,7 +187,7 @@ struct activation_slope_kernel {
   std::size_t n;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     V d;
     std::size_t i = 0;
     for (; i + V::width <= n; i += V::width) {
@@ -220,7 +220,7 @@ struct activation_backward_kernel {
   std::size_t n;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     std::size_t i = 0;
     for (; i + V::width <= n; i += V::width) (V::load(dy + i) * slope_from<From>(rule, V::load(values + i))).store(dx + i);
     if (i < n) (V::load_first(dy + i, n - i) * slope_from<From>(rule, V::load_first(values + i, n - i))).store_first(dx + i, n - i);

@@ -89,14 +89,15 @@ class optimizer {
     device_type const& device = model_->device();
     arrays_.parameters = model_->parameters().data();
     arrays_.gradients = model_->gradients().data();
-    element norm{};
-    if constexpr (detail::needs_gradient_norm<Rule>()) norm = gradient_norm();
+    [[maybe_unused]] element norm{};
+    if constexpr (norm_on_device) squared_gradient_norm_on(device);
+    else if constexpr (detail::needs_gradient_norm<Rule>()) norm = gradient_norm();
     for (std::size_t r = 0; r < range_count_; ++r) {
       range const& part = ranges_[r];
       if (part.frozen) continue;
       Rule const& rule = groups_[part.group];
       auto function = rule.template at<element>(update_step{part.updates + 1});
-      if constexpr (detail::needs_gradient_norm<Rule>()) function.set_gradient_norm(norm);
+      if constexpr (detail::needs_gradient_norm<Rule>() && !norm_on_device) function.set_gradient_norm(norm);
       run_pass(device, function, detail::used_slots(rule), part, std::make_index_sequence<masks.size()>{});
     }
     for (std::size_t r = 0; r < range_count_; ++r) {
@@ -304,6 +305,18 @@ class optimizer {
     return 0;
   }
 
+  /// Elsewhere than on the host the norm stays where it is computed: reading it would wait for the device.
+  static constexpr bool norm_on_device = detail::needs_gradient_norm<Rule>() && !std::is_same_v<typename device_type::space, host_space>;
+
+  void squared_gradient_norm_on(device_type const& device) {
+    bool first = true;
+    for (std::size_t r = 0; r < range_count_; ++r)
+      if (!ranges_[r].frozen) {
+        add_sum_of_squares(device, arrays_.gradients + ranges_[r].first, ranges_[r].count, norm_workspace_.data(), first);
+        first = false;
+      }
+  }
+
   /// 2-norm of the gradients of all parameters that are not frozen.
   element gradient_norm() {
     element* const workspace = norm_workspace_.data();
@@ -315,7 +328,11 @@ class optimizer {
 
   template <class Function, std::size_t... I>
   void run_pass(device_type const& device, Function const& function, unsigned used, range const& part, std::index_sequence<I...>) {
-    static_cast<void>(((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count), true) : false) || ...));
+    if constexpr (norm_on_device)
+      static_cast<void>(
+          ((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count, norm_workspace_.data()), true) : false) || ...));
+    else
+      static_cast<void>(((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count), true) : false) || ...));
   }
 
   Model* model_;

@@ -103,7 +103,7 @@ struct chained_update<> {
     return update;
   }
   template <class T>
-  void set_gradient_norm(T) {}
+  MORTISE_HD void set_gradient_norm(T) {}
 };
 template <std::size_t Slots, class U>
 struct update_with_slots {
@@ -119,7 +119,7 @@ struct chained_update<update_with_slots<Slots, U>, Rest...> {
     return rest(parameter, first(parameter, update, slots), slots + Slots);
   }
   template <class T>
-  void set_gradient_norm(T norm) {
+  MORTISE_HD void set_gradient_norm(T norm) {
     if constexpr (requires { first.set_gradient_norm(norm); }) first.set_gradient_norm(norm);
     rest.set_gradient_norm(norm);
   }
@@ -149,7 +149,7 @@ constexpr auto chain_slot_names() {
   std::array<std::string_view, slots_of_all<R...>> names{};
   std::size_t n = 0;
   auto const add = [&]<class Rule>(std::type_identity<Rule>) {
-    for (std::size_t i = 0; i < Rule::slots; ++i) names[n++] = slot_name<Rule>(i);
+    for (std::size_t i = 0; i != Rule::slots; ++i) names[n++] = slot_name<Rule>(i);
   };
   (add(std::type_identity<R>{}), ...);
   return names;

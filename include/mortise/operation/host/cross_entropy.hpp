@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <mortise/detail/math.hpp>
 #include <mortise/detail/simd.hpp>
@@ -79,12 +80,12 @@ struct cross_entropy_kernel {
 
   template <class V>
   static MORTISE_INLINE V load(T const* p) {
-    if constexpr (lanes_of<V>::width == 1) return *p;
+    if constexpr (std::is_same_v<V, T>) return *p;
     else return V::load(p);
   }
   template <class V>
   static MORTISE_INLINE void store(V const& v, T* p) {
-    if constexpr (lanes_of<V>::width == 1) *p = v;
+    if constexpr (std::is_same_v<V, T>) *p = v;
     else v.store(p);
   }
 
@@ -178,7 +179,7 @@ struct cross_entropy_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     args const a = given;
     if (a.positions == 1 && a.classes <= few_classes) {

@@ -27,7 +27,7 @@ struct pointwise_loss_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     Formula const formula = given;
     V const factor(scale);

@@ -33,7 +33,7 @@ struct softmax_rows_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     std::size_t const whole = width / w * w, rest = width - whole;
     for (std::size_t r = 0; r < rows; ++r) {
@@ -74,7 +74,7 @@ struct softmax_rows_backward_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     std::size_t const whole = width / w * w, rest = width - whole;
     for (std::size_t r = 0; r < rows; ++r) {
@@ -107,7 +107,7 @@ struct softmax_columns_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     for (std::size_t o = 0; o < outer; ++o)
       for (std::size_t column = 0; column < inner; column += w) {
@@ -142,7 +142,7 @@ struct softmax_columns_backward_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     for (std::size_t o = 0; o < outer; ++o)
       for (std::size_t column = 0; column < inner; column += w) {

@@ -47,7 +47,7 @@ struct update_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    using V = simd<T, Bytes / static_cast<int>(sizeof(T))>;
+    using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     U const f = function;  // a copy: what is stored below cannot alias it, so its broadcasts leave the loop
     T* p = arrays.parameters + first;
