@@ -2,15 +2,18 @@
 #pragma once
 
 #include <mortise/device/cuda.cuh>
+#include <mortise/model/step_memory.cuh>
 #include <mortise/operation/cuda/activation.cuh>
 #include <mortise/operation/cuda/conv2d.cuh>
 #include <mortise/operation/cuda/cross_entropy.cuh>
 #include <mortise/operation/cuda/dropout.cuh>
 #include <mortise/operation/cuda/embedding.cuh>
 #include <mortise/operation/cuda/gemm.cuh>
+#include <mortise/operation/cuda/loss.cuh>
 #include <mortise/operation/cuda/map.cuh>
 #include <mortise/operation/cuda/normalization.cuh>
 #include <mortise/operation/cuda/pool2d.cuh>
 #include <mortise/operation/cuda/reduce.cuh>
 #include <mortise/operation/cuda/softmax.cuh>
 #include <mortise/operation/cuda/update.cuh>
+#include <mortise/train/train_step.cuh>

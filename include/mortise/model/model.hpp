@@ -11,6 +11,7 @@
 #include <mortise/detail/error.hpp>
 #include <mortise/device/device.hpp>
 #include <mortise/model/deferred.hpp>
+#include <mortise/model/step_memory.hpp>
 #include <mortise/module/plan.hpp>
 #include <mortise/operation/map.hpp>
 #include <mortise/operation/random.hpp>
@@ -163,7 +164,7 @@ class model {
   view<T const> forward_part(view<input_element const> x, std::size_t first_sample) {
     std::size_t const batch = detail::batch_of(x.extents(), x.size(), Input::value);
     reserve(batch);
-    run_ = {x.data(), batch, training_steps_, first_sample, training_};
+    run_ = {step_memory_.input(device_, x.data(), x.size()), batch, training_steps_, first_sample, training_};
     if (training_) {
       forward_nodes<true>(std::make_index_sequence<node_count>{});
       ++training_steps_;
@@ -196,8 +197,8 @@ class model {
     if constexpr (tables.tensors[tables.output_tensor].requires_gradient)
       seed_gradient = locate(tables.tensors[tables.output_tensor].gradient, run_.batch);
     reserve_loss(Loss::workspace(plan_type::output) * run_.batch);
-    loss.template operator()<output_extents>(device_, run_.batch, value<true>(tables.output_tensor), target.data(), seed_gradient,
-                                             loss_value_.data(), loss_workspace_.data());
+    compute_loss(output_extents{}, loss, device_, run_.batch, value<true>(tables.output_tensor),
+                 step_memory_.target(device_, target.data(), target.size()), seed_gradient, loss_value_.data(), loss_workspace_.data());
     if (scale != T{1} && seed_gradient != nullptr) {
       elementwise_scale(device_, run_.batch * plan_type::output.elements(), scale, seed_gradient);
       elementwise_scale(device_, 1, scale, loss_value_.data());
@@ -224,8 +225,8 @@ class model {
     if (run_.batch == 0) throw_no_forward();
     check_target<Loss>(target);
     reserve_loss(Loss::workspace(plan_type::output) * run_.batch);
-    loss.template operator()<output_extents>(device_, run_.batch, output().data(), target.data(), static_cast<T*>(nullptr),
-                                             loss_value_.data(), loss_workspace_.data());
+    compute_loss(output_extents{}, loss, device_, run_.batch, output().data(), step_memory_.target(device_, target.data(), target.size()),
+                 static_cast<T*>(nullptr), loss_value_.data(), loss_workspace_.data());
     return {device_, loss_value_.data()};
   }
 
@@ -321,6 +322,9 @@ class model {
     result.take_state_from(*this);
     return result;
   }
+
+  /// What the device keeps between steps: for train_step.
+  mortise::step_memory<D>& step_memory() { return step_memory_; }
 
   /// The scalars of a model's state, for checkpoints.
   template <class Visitor>
@@ -591,6 +595,7 @@ class model {
   buffer<T, D> parameters_, gradients_, buffers_;
   buffer<std::int64_t, D> counters_;
   buffer<T, D> arena_, loss_workspace_, loss_value_;
+  [[no_unique_address]] mortise::step_memory<D> step_memory_{};
 };
 
 }  // namespace mortise

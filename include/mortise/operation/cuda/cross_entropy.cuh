@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include <mortise/detail/math.hpp>
 #include <mortise/operation/cross_entropy.hpp>
@@ -113,18 +114,37 @@ struct cross_entropy_row {
 
 }  // namespace detail
 
-/// Loss and gradient with everything on the device: `mean` divides by the targets' total weight, otherwise `scale` multiplies.
-/// a.weight is device memory; a.scale is not used.
+namespace detail {
+
+/// Settings of a loss on classes, at the beginning of the scratch memory; `used` bytes of it.
 template <class T>
-void cross_entropy_on_device(cuda const& device, cross_entropy_args<T> const& a, bool mean, double scale, T* value) {
-  using common_type = detail::cross_entropy_scale<T>;
+struct class_settings_on_device {
+  double const* weight;  // or null
+  cross_entropy_scale<T>* common;
+  std::size_t used;
+};
+template <class T>
+class_settings_on_device<T> class_settings(cuda const& device, std::vector<double> const& weight) {
+  std::size_t const used = 256 + (weight.size() * sizeof(double) + 255) / 256 * 256;
+  auto* const memory = static_cast<unsigned char*>(device.context().scratch(used));
+  auto* const on_device = reinterpret_cast<double*>(memory + 256);
+  if (!weight.empty()) device.copy(on_device, weight.data(), weight.size() * sizeof(double));
+  return {weight.empty() ? nullptr : on_device, reinterpret_cast<cross_entropy_scale<T>*>(memory), used};
+}
+
+}  // namespace detail
+
+/// Loss and gradient with everything on the device: `mean` divides by the targets' total weight, otherwise `scale` multiplies.
+/// a.weight and a.scale are not used.
+template <class T>
+void cross_entropy_on_device(cuda const& device, cross_entropy_args<T> const& a, std::vector<double> const& class_weight, bool mean, double scale, T* value) {
   std::size_t const n = a.batch * a.positions;
-  auto* const common = static_cast<common_type*>(device.context().scratch(4096));
-  device.launch(&detail::cross_entropy_scale_kernel<T>, dim3{1}, dim3{detail::block_threads}, 0, a.target, n, a.classes, a.ignored, a.weight,
-                mean ? 1 : 0, scale, common);
+  auto const [weight, common, used] = detail::class_settings<T>(device, class_weight);
+  device.launch(&detail::cross_entropy_scale_kernel<T>, dim3{1}, dim3{detail::block_threads}, 0, a.target, n, a.classes, a.ignored, weight, mean ? 1 : 0,
+                scale, common);
   detail::for_each_row(device, n, a.classes, a.classes * sizeof(T),
-                       detail::cross_entropy_row<T>{a.x, a.target, a.dx, a.losses, a.weight, common, a.ignored, a.smoothing, a.classes, a.positions});
-  detail::sum_on_device<detail::identity_of>(device, static_cast<T const*>(a.losses), n, T(1), &common->scale, value, 4096);
+                       detail::cross_entropy_row<T>{a.x, a.target, a.dx, a.losses, weight, common, a.ignored, a.smoothing, a.classes, a.positions});
+  detail::sum_on_device<detail::identity_of>(device, static_cast<T const*>(a.losses), n, T(1), static_cast<T const*>(&common->scale), value, used);
 }
 
 }  // namespace mortise

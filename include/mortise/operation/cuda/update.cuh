@@ -35,7 +35,19 @@ struct update_elements {
   }
 };
 
+template <class T>
+__global__ void add_scalar(T const* from, T* to) {
+  *to += *from;
+}
+
 }  // namespace detail
+
+/// *result = x[0]^2 + ... or, unless `first`, += it; the result has room for two elements. Nothing waits.
+template <class T>
+void add_sum_of_squares(cuda const& device, T const* x, std::size_t n, T* result, bool first) {
+  detail::sum_on_device<detail::square_of>(device, x, n, T(1), static_cast<T const*>(nullptr), first ? result : result + 1);
+  if (!first) device.launch(&detail::add_scalar<T>, dim3{1}, dim3{1}, 0, result + 1, result);
+}
 
 template <unsigned Used, class Function, class T, std::size_t Slots>
 void update(cuda const& device, Function const& function, update_arrays<T, Slots> const& arrays, std::size_t first, std::size_t count,
