@@ -40,8 +40,13 @@
 #include <mortise/loss/nll_loss.hpp>
 #include <mortise/loss/smooth_l1_loss.hpp>
 
+#include <mortise/optimizer/adadelta.hpp>
+#include <mortise/optimizer/adagrad.hpp>
 #include <mortise/optimizer/adam.hpp>
+#include <mortise/optimizer/lion.hpp>
 #include <mortise/optimizer/optimizer.hpp>
+#include <mortise/optimizer/radam.hpp>
+#include <mortise/optimizer/rmsprop.hpp>
 #include <mortise/optimizer/sgd.hpp>
 #include <mortise/optimizer/transforms.hpp>
 

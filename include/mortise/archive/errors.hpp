@@ -76,6 +76,11 @@ struct load_mismatch {
   std::string name;
   std::string expected;  ///< the model's type and shape: "float32 (10, 84)"
   std::string found;     ///< the file's
+
+  /// All lists of a report are lists of names.
+  operator std::string const&() const { return name; }
+  friend bool operator==(load_mismatch const& m, std::string_view other) { return m.name == other; }
+  friend std::ostream& operator<<(std::ostream& out, load_mismatch const& m) { return out << m.name; }
 };
 
 /// What a load did, by name.

@@ -42,7 +42,7 @@ struct bce_with_logits_loss {
   template <class T>
   using target_type = T;
 
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
   std::vector<double> pos_weight{};
 
   static constexpr char const* problem(shape) { return nullptr; }
@@ -55,7 +55,7 @@ struct bce_with_logits_loss {
     if (!pos_weight.empty() && pos_weight.size() != classes)
       detail::throw_weight_count("bce_with_logits_loss", "pos_weight", pos_weight.size(), classes);
     detail::bce_with_logits_formula<T> const formula{pos_weight.empty() ? nullptr : pos_weight.data(), classes};
-    detail::run_pointwise<Out>(device, formula, reduce, batch, x, y, dx, value, workspace);
+    detail::run_pointwise<Out>(device, formula, reduction, batch, x, y, dx, value, workspace);
   }
 };
 

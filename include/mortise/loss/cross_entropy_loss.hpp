@@ -23,7 +23,7 @@ struct cross_entropy_loss {
 
   std::vector<double> weight{};  ///< of each class; empty: all 1
   std::int64_t ignore_index = -100;
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
   detail::decimal label_smoothing = 0.0;
 
   /// What is wrong with scores of this shape, or null.
@@ -42,7 +42,7 @@ struct cross_entropy_loss {
     if (!weight.empty() && weight.size() != classes) detail::throw_weight_count("cross_entropy_loss", "weight", weight.size(), classes);
     double const* const w = weight.empty() ? nullptr : weight.data();
     double const total = detail::total_weight(device, "cross_entropy_loss", batch, classes, positions, y, ignore_index, w);
-    double const scale = reduce == reduction::mean ? 1 / total : reduce == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
+    double const scale = reduction == mortise::reduction::mean ? 1 / total : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
     cross_entropy_args<T> a;
     a.batch = batch;
     a.classes = classes;

@@ -30,7 +30,7 @@ struct huber_loss {
   template <class T>
   using target_type = T;
 
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
   detail::decimal delta = 1.0;
 
   static constexpr char const* problem(shape) { return nullptr; }
@@ -41,7 +41,7 @@ struct huber_loss {
   void operator()(D const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T* workspace) const {
     T const d = static_cast<T>(delta.value);
     if (!(d > T(0))) throw usage_error("mortise::huber_loss: delta is " + std::to_string(delta.value) + "; it must be positive");
-    detail::run_pointwise<Out>(device, detail::huber_formula<T>{d}, reduce, batch, x, y, dx, value, workspace);
+    detail::run_pointwise<Out>(device, detail::huber_formula<T>{d}, reduction, batch, x, y, dx, value, workspace);
   }
 };
 

@@ -34,7 +34,7 @@ struct kl_div_loss {
   template <class T>
   using target_type = T;
 
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
   bool log_target = false;
 
   static constexpr char const* problem(shape) { return nullptr; }
@@ -43,7 +43,7 @@ struct kl_div_loss {
 
   template <class Out, class D, class T>
   void operator()(D const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T* workspace) const {
-    detail::run_pointwise<Out>(device, detail::kl_div_formula<T>{log_target}, reduce, batch, x, y, dx, value, workspace);
+    detail::run_pointwise<Out>(device, detail::kl_div_formula<T>{log_target}, reduction, batch, x, y, dx, value, workspace);
   }
 };
 

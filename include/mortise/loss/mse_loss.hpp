@@ -24,7 +24,7 @@ struct mse_loss {
   template <class T>
   using target_type = T;
 
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
 
   static constexpr char const* problem(shape) { return nullptr; }
   static constexpr shape target_shape(shape out) { return out; }
@@ -32,7 +32,7 @@ struct mse_loss {
 
   template <class Out, class D, class T>
   void operator()(D const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T* workspace) const {
-    detail::run_pointwise<Out>(device, detail::mse_formula<T>{}, reduce, batch, x, y, dx, value, workspace);
+    detail::run_pointwise<Out>(device, detail::mse_formula<T>{}, reduction, batch, x, y, dx, value, workspace);
   }
 };
 

@@ -20,7 +20,7 @@ struct nll_loss {
 
   std::vector<double> weight{};  ///< of each class; empty: all 1
   std::int64_t ignore_index = -100;
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
 
   static constexpr char const* problem(shape out) {
     if (out.rank == 0) return "nll_loss wants one log-probability per class: end the network with mortise::linear<classes>, mortise::log_softmax";
@@ -36,7 +36,7 @@ struct nll_loss {
     if (!weight.empty() && weight.size() != classes) detail::throw_weight_count("nll_loss", "weight", weight.size(), classes);
     double const* const w = weight.empty() ? nullptr : weight.data();
     double const total = detail::total_weight(device, "nll_loss", batch, classes, positions, y, ignore_index, w);
-    double const scale = reduce == reduction::mean ? 1 / total : reduce == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
+    double const scale = reduction == mortise::reduction::mean ? 1 / total : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
     nll(device, batch, classes, positions, x, y, ignore_index, w, static_cast<T>(scale), dx, workspace);
     *value = sum(device, workspace, batch * positions, workspace + batch * positions) * static_cast<T>(scale);
   }

@@ -32,7 +32,7 @@ struct smooth_l1_loss {
   template <class T>
   using target_type = T;
 
-  reduction reduce = reduction::mean;
+  mortise::reduction reduction = mortise::reduction::mean;
   detail::decimal beta = 1.0;
 
   static constexpr char const* problem(shape) { return nullptr; }
@@ -43,7 +43,7 @@ struct smooth_l1_loss {
   void operator()(D const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T* workspace) const {
     T const b = static_cast<T>(beta.value);
     if (!(b >= T(0))) throw usage_error("mortise::smooth_l1_loss: beta is " + std::to_string(beta.value) + "; it must not be negative");
-    detail::run_pointwise<Out>(device, detail::smooth_l1_formula<T>{b, b > T(0) ? T(1) / b : T(0)}, reduce, batch, x, y, dx, value, workspace);
+    detail::run_pointwise<Out>(device, detail::smooth_l1_formula<T>{b, b > T(0) ? T(1) / b : T(0)}, reduction, batch, x, y, dx, value, workspace);
   }
 };
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <mortise/config.hpp>
+#include <mortise/schedule/schedules.hpp>
 #include <mortise/train/state_dict.hpp>
 #include <mortise/train/state_visitor.hpp>
 
@@ -255,8 +256,9 @@ void match_optimizer(load_plan& plan, archive_value const* tree, archive_value c
 /// goes on with the bits of one that was never interrupted.
 ///
 /// A part is a model, an optimizer, an object with `state_name` and `describe` (loader, scheduler, progress, ...), or `own{"name", value}`.
-/// At most one of each kind; parts must outlive the checkpoint. The file has PyTorch's habitual layout: "model_state_dict",
-/// "optimizer_state_dict" {"state", "param_groups"}, "scheduler_state_dict", "epoch", ...
+/// A schedule, a pure function of the step, may stand among them and has nothing to save. At most one of each kind; parts must outlive the
+/// checkpoint. The file has PyTorch's habitual layout: "model_state_dict", "optimizer_state_dict" {"state", "param_groups"},
+/// "scheduler_state_dict", "epoch", ...
 template <class... Parts>
 class checkpoint {
  public:
@@ -314,7 +316,7 @@ class checkpoint {
         root.set(key, std::move(dict));
       }
     } else {
-      static_assert(detail::is_own<T>,
+      static_assert(Schedule<T>,  // a pure function of the step: nothing to save
                     "mortise::checkpoint: this part is neither a model, an optimizer, nor an object with `state_name` and `describe`; wrap plain "
                     "values in mortise::own{\"name\", value}");
     }

@@ -94,7 +94,7 @@ TEST_CASE("gradients agree with central differences") {
   check_gradient<ten>(mt::cross_entropy_loss{});
   check_gradient<ten>(mt::cross_entropy_loss{.label_smoothing = 0.1});
   check_gradient<mt::extents<80>>(mt::cross_entropy_loss{.label_smoothing = 0.1});
-  check_gradient<mt::extents<4, 3, 3>>(mt::cross_entropy_loss{.reduce = mt::reduction::sum});
+  check_gradient<mt::extents<4, 3, 3>>(mt::cross_entropy_loss{.reduction = mt::reduction::sum});
   check_gradient<ten>(mt::nll_loss{});
   check_gradient<ten>(mt::mse_loss{});
   check_gradient<ten>(mt::l1_loss{});
@@ -132,7 +132,7 @@ TEST_CASE("a class index that does not exist is named, and nothing is written") 
 TEST_CASE("a batch with nothing but ignored targets has no gradient") {
   std::vector<float> const x = scores<float>(30);
   std::vector<std::int64_t> const y{-100, -100, -100};
-  auto const sum = run_loss<mt::extents<10>>(mt::cross_entropy_loss{.reduce = mt::reduction::sum}, x, y);
+  auto const sum = run_loss<mt::extents<10>>(mt::cross_entropy_loss{.reduction = mt::reduction::sum}, x, y);
   CHECK(sum.value == 0.0f);
   auto const mean = run_loss<mt::extents<10>>(mt::cross_entropy_loss{}, x, y);
   CHECK(std::isnan(mean.value));  // 0 / 0, as in PyTorch

@@ -86,7 +86,7 @@ TEST_CASE("cross entropy agrees with PyTorch") {
   check<ten>("ce_short_batch", mt::cross_entropy_loss{});
   check<ten>("ce_far_scores", mt::cross_entropy_loss{});
   check<mt::extents<2>>("ce_two_classes", mt::cross_entropy_loss{});
-  check<ten>("ce_sum", mt::cross_entropy_loss{.reduce = mt::reduction::sum});
+  check<ten>("ce_sum", mt::cross_entropy_loss{.reduction = mt::reduction::sum});
   check<ten>("ce_smoothing", mt::cross_entropy_loss{.label_smoothing = 0.1f});
   check<ten>("ce_weight", mt::cross_entropy_loss{.weight = weight10});
   check<ten>("ce_ignore", mt::cross_entropy_loss{});
@@ -105,12 +105,12 @@ TEST_CASE("cross entropy at many positions agrees with PyTorch") {
 TEST_CASE("negative log likelihood agrees with PyTorch") {
   check<mt::extents<10>>("nll", mt::nll_loss{});
   check<mt::extents<10, 5, 5>>("nll_all", mt::nll_loss{.weight = weight10});
-  check<mt::extents<10>>("nll_sum", mt::nll_loss{.reduce = mt::reduction::sum});
+  check<mt::extents<10>>("nll_sum", mt::nll_loss{.reduction = mt::reduction::sum});
 }
 TEST_CASE("pointwise losses agree with PyTorch") {
   using out = mt::extents<11>;
   check<out>("mse", mt::mse_loss{});
-  check<out>("mse_sum", mt::mse_loss{.reduce = mt::reduction::sum});
+  check<out>("mse_sum", mt::mse_loss{.reduction = mt::reduction::sum});
   check<out>("l1", mt::l1_loss{});
   check<out>("smooth_l1", mt::smooth_l1_loss{});
   check<out>("smooth_l1_half", mt::smooth_l1_loss{.beta = 0.5f});
@@ -129,6 +129,6 @@ TEST_CASE("binary cross entropy agrees with PyTorch") {
 TEST_CASE("the Kullback-Leibler divergence agrees with PyTorch") {
   using out = mt::extents<11>;
   check<out>("kl", mt::kl_div_loss{});
-  check<out>("kl_batchmean", mt::kl_div_loss{.reduce = mt::reduction::batchmean});
-  check<out>("kl_log_target", mt::kl_div_loss{.reduce = mt::reduction::sum, .log_target = true});
+  check<out>("kl_batchmean", mt::kl_div_loss{.reduction = mt::reduction::batchmean});
+  check<out>("kl_log_target", mt::kl_div_loss{.reduction = mt::reduction::sum, .log_target = true});
 }

@@ -83,8 +83,8 @@ void compute_loss(Out, cross_entropy_loss const& loss, cuda const& device, std::
   a.losses = workspace;
   a.ignored = loss.ignore_index;
   a.smoothing = static_cast<T>(loss.label_smoothing.value);
-  cross_entropy_on_device(device, a, loss.weight, loss.reduce == reduction::mean,
-                          loss.reduce == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, value);
+  cross_entropy_on_device(device, a, loss.weight, loss.reduction == reduction::mean,
+                          loss.reduction == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, value);
 }
 
 template <class Out, class T>
@@ -94,7 +94,7 @@ void compute_loss(Out, nll_loss const& loss, cuda const& device, std::size_t bat
   auto const [weight, common, used] = detail::class_settings<T>(device, loss.weight);
   std::size_t const n = batch * positions;
   device.launch(&detail::cross_entropy_scale_kernel<T>, dim3{1}, dim3{detail::block_threads}, 0, y, n, classes, loss.ignore_index, weight,
-                loss.reduce == reduction::mean ? 1 : 0, loss.reduce == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, common);
+                loss.reduction == reduction::mean ? 1 : 0, loss.reduction == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, common);
   detail::for_each_index(device, n * classes, detail::nll_elements<T>{x, y, loss.ignore_index, weight, common, classes, positions, dx, workspace});
   detail::sum_on_device<detail::identity_of>(device, static_cast<T const*>(workspace), n, T(1), static_cast<T const*>(&common->scale), value, used);
 }
@@ -108,7 +108,7 @@ void compute_loss(Out, bce_with_logits_loss const& loss, cuda const& device, std
   static_cast<void>(common);
   constexpr std::size_t per_sample = Out::value.elements();
   pointwise_loss(device, detail::bce_with_logits_formula<T>{weight, classes}, batch * per_sample, x, y,
-                 static_cast<T>(detail::reduction_scale(loss.reduce, batch, per_sample)), dx, value, static_cast<T*>(nullptr), used);
+                 static_cast<T>(detail::reduction_scale(loss.reduction, batch, per_sample)), dx, value, static_cast<T*>(nullptr), used);
 }
 
 }  // namespace mortise
