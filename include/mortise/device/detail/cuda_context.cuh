@@ -81,7 +81,7 @@ MORTISE_COLD inline std::string cuda_problem(int ordinal, cudaError_t* code = nu
     if (found == cudaErrorNoKernelImageForDevice || found == cudaErrorInvalidDeviceFunction)
       return "this program has no code for cuda:" + std::to_string(ordinal) + ", whose compute capability is " + std::to_string(major) + "." +
              std::to_string(minor) + "; build with -gencode arch=compute_" + capability + ",code=sm_" + capability +
-             " (Meson: -Dcuda_architectures=" + capability + ")";
+             " (Meson: -Dgpu_architectures=" + capability + ")";
     return std::string{"cuda:"} + std::to_string(ordinal) + " cannot be used: " + cudaGetErrorName(found) + ": " + cudaGetErrorString(found);
   }
   return {};
