@@ -44,6 +44,7 @@
 #include <mortise/optimizer/adagrad.hpp>
 #include <mortise/optimizer/adam.hpp>
 #include <mortise/optimizer/lion.hpp>
+#include <mortise/optimizer/nadam.hpp>
 #include <mortise/optimizer/optimizer.hpp>
 #include <mortise/optimizer/radam.hpp>
 #include <mortise/optimizer/rmsprop.hpp>

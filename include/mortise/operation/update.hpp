@@ -13,12 +13,20 @@ struct update_arrays {
   T* slots[Slots == 0 ? 1 : Slots] = {};
 };
 
-// update<Used>(device, function, arrays, first, count)
+/// Neighbouring elements that are updated alike.
+template <class Function>
+struct update_part {
+  Function function;
+  std::size_t first;  ///< element of the arrays
+  std::size_t begin;  ///< position when all parts stand one after the other; the first part's is 0
+};
+
+// update_parts<Used>(device, parts, part_count, count, arrays)
 //
-//   parameter[i] -= function(parameter[i], gradient[i], slots of i)      for i in [first, first + count)
+//   parameter[i] -= function(parameter[i], gradient[i], slots of i)      for all elements i of all parts, `count` in all
 //
-// in one pass: reads parameters, gradients and the slots in the mask `Used` once, writes parameters and those slots once. Slots that are
-// not in the mask read as zero. The result does not depend on how the range is cut.
+// in one pass, however many parts there are: reads parameters, gradients and the slots in the mask `Used` once, writes parameters and those
+// slots once. Slots that are not in the mask read as zero. The result does not depend on how the elements are cut.
 
 }  // namespace mortise
 

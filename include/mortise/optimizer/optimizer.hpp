@@ -9,6 +9,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <mortise/config.hpp>
 #include <mortise/detail/error.hpp>
@@ -24,6 +25,9 @@ namespace mortise {
 
 namespace detail {
 
+template <class Spec>
+inline constexpr bool is_spec = is_group<Spec> || is_freeze<Spec> || is_no_weight_decay<Spec> || is_layer_wise<Spec>;
+
 [[noreturn]] MORTISE_COLD inline void throw_group_range(std::size_t group, std::size_t count) {
   throw usage_error("mortise::optimizer: there is no parameter group " + std::to_string(group) + "; this optimizer has " + std::to_string(count) +
                     " (group 0 holds all parameters that no group<\"path\"> names)");
@@ -32,25 +36,22 @@ namespace detail {
   throw usage_error("mortise::optimizer: the rule has no learning rate; put mortise::scale_by_learning_rate at the end of the chain");
 }
 
-/// Which group each trainable parameter belongs to, and whether it starts out frozen.
-template <std::size_t N>
-struct group_assignment {
-  std::array<std::uint32_t, N == 0 ? 1 : N> group{};
-  std::array<bool, N == 0 ? 1 : N> frozen{};
-};
-
 }  // namespace detail
 
 /// Updates a model's trainable parameters from its gradients by `Rule`: one fused pass over the flat arrays, nothing allocated.
 ///
 ///     mt::optimizer opt{net, mt::sgd{.lr = 0.01f, .momentum = 0.9f}, mt::group<"features">{.lr = 0.001f}, mt::freeze<"features.0">{}};
 ///
-/// Group 0 holds what no group names. Slots lie in one buffer, each with the layout of the trainable parameters; only those that the
+/// Group 0 holds what no group names, group 1 is the first one that is written, and so on; mt::summary(net, opt) lists who is in which.
+/// After the rule also come no_weight_decay and layer_wise_lr_decay (optimizer/group.hpp). Slots lie in one buffer, each with the layout of the trainable parameters; only those that the
 /// settings need exist. The model must outlive the optimizer and stay where it is.
 template <class Model, UpdateRule Rule, class... Specs>
 class optimizer {
-  static_assert(((detail::is_group<Specs> || detail::is_freeze<Specs>)&&...),
-                "mortise::optimizer: after the model and the rule come groups: mortise::group<\"path\">{...} or mortise::freeze<\"path\">{}");
+  static_assert((detail::is_spec<Specs> && ...),
+                "mortise::optimizer: after the model and the rule come groups: mortise::group<\"path\">{...}, mortise::freeze<\"path\">{}, "
+                "mortise::no_weight_decay<>{} or mortise::layer_wise_lr_decay<>{.decay = ...}");
+  static_assert((std::size_t{0} + ... + (detail::is_layer_wise<Specs> ? 1 : 0)) <= 1,
+                "mortise::optimizer: layer_wise_lr_decay stands here twice; a parameter belongs to one layer");
   static_assert((detail::spec_fits<Model, Specs>::value && ...));
 
  public:
@@ -58,7 +59,6 @@ class optimizer {
   using device_type = typename Model::device_type;
   using rule_type = Rule;
 
-  static constexpr std::size_t group_count = (std::size_t{1} + ... + (detail::is_group<Specs> ? 1 : 0));
   static constexpr std::size_t element_count = Model::trainable_count;
   /// Trainable parameters: the first entries of the model's parameter table.
   static constexpr std::size_t parameter_count = [] {
@@ -67,10 +67,22 @@ class optimizer {
     return n;
   }();
 
+ private:
+  static constexpr auto assignment = detail::assign_groups<parameter_count, Specs...>(Model::parameter_table);
+
+ public:
+  static constexpr std::size_t group_count = assignment.group_count;
+  /// Group 0 and those that are written as group<...>; the groups behind them are parts of these.
+  static constexpr std::size_t written_group_count = (std::size_t{1} + ... + (detail::is_group<Specs> ? 1 : 0));
+  /// The group that `group` is a part of.
+  static constexpr std::size_t written_group(std::size_t group) { return assignment.groups[group].written; }
+
   explicit optimizer(Model& model, Rule const& rule = {}, Specs const&... specs) : model_{&model} {
     groups_.fill(rule);
-    [[maybe_unused]] std::size_t next = 1;
+    [[maybe_unused]] std::uint32_t next = 1;
     (apply(specs, next), ...);
+    (apply_everywhere(specs), ...);
+    parts_.reserve(parameter_count);
     frozen_ = assignment.frozen;
     fit_slots();
     if constexpr (detail::needs_gradient_norm<Rule>())
@@ -92,14 +104,7 @@ class optimizer {
     [[maybe_unused]] element norm{};
     if constexpr (norm_on_device) squared_gradient_norm_on(device);
     else if constexpr (detail::needs_gradient_norm<Rule>()) norm = gradient_norm();
-    for (std::size_t r = 0; r < range_count_; ++r) {
-      range const& part = ranges_[r];
-      if (part.frozen) continue;
-      Rule const& rule = groups_[part.group];
-      auto function = rule.template at<element>(update_step{part.updates + 1});
-      if constexpr (detail::needs_gradient_norm<Rule>() && !norm_on_device) function.set_gradient_norm(norm);
-      run_pass(device, function, detail::used_slots(rule), part, std::make_index_sequence<masks.size()>{});
-    }
+    run_passes(device, norm, std::make_index_sequence<masks.size()>{});
     for (std::size_t r = 0; r < range_count_; ++r) {
       range& part = ranges_[r];
       if (part.frozen) continue;
@@ -128,6 +133,19 @@ class optimizer {
   /// The group of a trainable parameter, by its position in the model's parameter table.
   static constexpr std::size_t group_of(std::size_t parameter) { return assignment.group[parameter]; }
   bool is_frozen(std::size_t parameter) const { return frozen_[parameter]; }
+  /// What a group is, in words: `"features", no weight decay, 2 layers from the end`.
+  static std::string group_text(std::size_t group) {
+    auto const& key = assignment.groups[group];
+    std::string text = "the rest";
+    [[maybe_unused]] std::uint32_t number = 0;
+    [[maybe_unused]] auto const look = [&]<class Spec>(std::type_identity<Spec>) {
+      if (detail::is_group<Spec> && ++number == key.written) text = detail::spec_paths<Spec>::text();
+    };
+    (look(std::type_identity<Specs>{}), ...);
+    if (key.no_decay) text += ", no weight decay";
+    if (key.distance != 0) text += ", " + std::to_string(key.distance) + (key.distance == 1 ? " layer" : " layers") + " from the end";
+    return text;
+  }
 
   /// From now on these parameters keep their bits; their state stays where it is.
   template <fixed_string... Paths>
@@ -214,28 +232,32 @@ class optimizer {
 
   static constexpr auto masks = detail::slot_masks<Rule>();
 
-  static constexpr detail::group_assignment<parameter_count> assignment = [] {
-    detail::group_assignment<parameter_count> a;
-    for (std::size_t i = 0; i < parameter_count; ++i) {
-      [[maybe_unused]] std::uint32_t group = 0;
-      [[maybe_unused]] auto const look = [&]<class Spec>(std::type_identity<Spec>) {
-        bool const match = detail::spec_paths<Spec>::match(Model::parameter_table[i].name);
-        if (detail::is_group<Spec>) ++group;
-        if (!match) return;
-        a.frozen[i] = detail::is_freeze<Spec>;
-        if (detail::is_group<Spec>) a.group[i] = group;
-      };
-      (look(std::type_identity<Specs>{}), ...);
-    }
-    return a;
-  }();
-
+  /// Writes a specification into all groups that are parts of the one it is written for.
   template <fixed_string... P>
-  void apply(group<P...> const& g, std::size_t& next) {
-    detail::apply_group(g, groups_[next++]);
+  void apply(group<P...> const& g, std::uint32_t& next) {
+    for (std::size_t i = 0; i < group_count; ++i)
+      if (assignment.groups[i].written == next) detail::apply_group(g, groups_[i]);
+    ++next;
   }
   template <fixed_string... P>
-  void apply(mortise::freeze<P...> const&, std::size_t&) {}
+  void apply(mortise::freeze<P...> const&, std::uint32_t&) {}
+  template <fixed_string... P>
+  void apply(no_weight_decay<P...> const&, std::uint32_t&) {}
+  template <fixed_string... P>
+  void apply(layer_wise_lr_decay<P...> const&, std::uint32_t&) {}
+
+  /// The same for what holds in all groups; comes after the groups' own settings.
+  template <class Spec>
+  void apply_everywhere(Spec const& spec) {
+    for (std::size_t i = 0; i < group_count; ++i) {
+      [[maybe_unused]] auto const& key = assignment.groups[i];
+      if constexpr (detail::is_no_weight_decay<Spec>) {
+        if (key.no_decay) detail::apply_group(group<"no_weight_decay">{.weight_decay = 0}, groups_[i]);
+      } else if constexpr (detail::is_layer_wise<Spec>) {
+        if (key.distance != 0) rate_of(i) *= detail::integer_power(spec.decay, key.distance);
+      }
+    }
+  }
 
   double& rate_of(std::size_t group) {
     double* found = nullptr;
@@ -308,31 +330,55 @@ class optimizer {
   /// Elsewhere than on the host the norm stays where it is computed: reading it would wait for the device.
   static constexpr bool norm_on_device = detail::needs_gradient_norm<Rule>() && !std::is_same_v<typename device_type::space, host_space>;
 
+  /// Calls f(first, count) for each longest stretch of gradients that are not frozen, whatever groups they belong to.
+  template <class F>
+  void for_each_live_stretch(F const& f) const {
+    for (std::size_t r = 0; r < range_count_;) {
+      std::size_t const first = ranges_[r].first;
+      bool const frozen = ranges_[r].frozen;
+      std::size_t end = first;
+      for (; r < range_count_ && ranges_[r].frozen == frozen && ranges_[r].first == end; ++r) end += ranges_[r].count;
+      if (!frozen) f(first, end - first);
+    }
+  }
   void squared_gradient_norm_on(device_type const& device) {
     bool first = true;
-    for (std::size_t r = 0; r < range_count_; ++r)
-      if (!ranges_[r].frozen) {
-        add_sum_of_squares(device, arrays_.gradients + ranges_[r].first, ranges_[r].count, norm_workspace_.data(), first);
-        first = false;
-      }
+    for_each_live_stretch([&](std::size_t begin, std::size_t count) {
+      add_sum_of_squares(device, arrays_.gradients + begin, count, norm_workspace_.data(), first);
+      first = false;
+    });
   }
 
   /// 2-norm of the gradients of all parameters that are not frozen.
   element gradient_norm() {
-    element* const workspace = norm_workspace_.data();
     element total{};
-    for (std::size_t r = 0; r < range_count_; ++r)
-      if (!ranges_[r].frozen) total += sum_of_squares(model_->device(), arrays_.gradients + ranges_[r].first, ranges_[r].count, workspace);
+    for_each_live_stretch([&](std::size_t begin, std::size_t count) {
+      total += sum_of_squares(model_->device(), arrays_.gradients + begin, count, norm_workspace_.data());
+    });
     return detail::sqrt(total);
   }
 
-  template <class Function, std::size_t... I>
-  void run_pass(device_type const& device, Function const& function, unsigned used, range const& part, std::index_sequence<I...>) {
-    if constexpr (norm_on_device)
-      static_cast<void>(
-          ((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count, norm_workspace_.data()), true) : false) || ...));
-    else
-      static_cast<void>(((used == masks[I] ? (update<masks[I]>(device, function, arrays_, part.first, part.count), true) : false) || ...));
+  using update_function = detail::update_function<Rule, element>;
+
+  /// One pass for all ranges whose rules use the same slots: nearly always one in all.
+  template <std::size_t... I>
+  void run_passes(device_type const& device, [[maybe_unused]] element norm, std::index_sequence<I...>) {
+    [[maybe_unused]] auto const pass = [&]<unsigned Used>(std::integral_constant<unsigned, Used>) {
+      parts_.clear();
+      std::size_t begin = 0;
+      for (std::size_t r = 0; r < range_count_; ++r) {
+        range const& part = ranges_[r];
+        Rule const& rule = groups_[part.group];
+        if (part.frozen || detail::used_slots(rule) != Used) continue;
+        parts_.push_back({rule.template at<element>(update_step{part.updates + 1}), part.first, begin});
+        if constexpr (detail::needs_gradient_norm<Rule>() && !norm_on_device) parts_.back().function.set_gradient_norm(norm);
+        begin += part.count;
+      }
+      if (parts_.empty()) return;
+      if constexpr (norm_on_device) update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_workspace_.data());
+      else update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_);
+    };
+    (pass(std::integral_constant<unsigned, masks[I]>{}), ...);
   }
 
   Model* model_;
@@ -342,6 +388,7 @@ class optimizer {
   std::array<bool, parameter_count == 0 ? 1 : parameter_count> frozen_{};
   std::array<range, parameter_count == 0 ? 1 : parameter_count> ranges_{};
   std::size_t range_count_ = 0;
+  std::vector<update_part<update_function>> parts_{};  // scratch of one step
   update_arrays<element, Rule::slots> arrays_{};
   buffer<element, device_type> slots_{};
   buffer<element, device_type> norm_workspace_{};

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -11,19 +12,39 @@
 
 namespace mortise {
 
+namespace detail {
+
+/// Groups as the user wrote them; an optimizer may have split them further.
+template <class Optimizer>
+constexpr std::size_t written_groups() {
+  if constexpr (requires { Optimizer::written_group_count; }) return Optimizer::written_group_count;
+  else return Optimizer::group_count;
+}
+template <class Optimizer>
+constexpr std::size_t written_group(std::size_t group) {
+  if constexpr (requires { Optimizer::written_group(group); }) return Optimizer::written_group(group);
+  else return group;
+}
+
+}  // namespace detail
+
 /// Sets the learning rate of every group from its base rate (what it was when the scheduler was made): at once for step 0, then at each
 /// `step()`, which is called after an epoch, or after an optimizer step, whatever the schedule counts.
 ///
-///     mt::scheduler schedule{opt, mt::step_lr{.step_size = 30, .gamma = 0.1}};
+///     mt::scheduler schedule{opt, mt::step_lr{.step_size = 30, .gamma = 0.1}};                       one schedule for all groups
+///     mt::scheduler schedule{opt, mt::constant_rate{}, mt::cosine_annealing_lr{.t_max = 20}};        or one for each: group 0, group 1
 ///     ... schedule.step();
 ///
 /// Keeps a reference to the optimizer. Its state is part of a checkpoint, under PyTorch's keys.
-template <class Optimizer, Schedule S>
+template <class Optimizer, Schedule... S>
 class scheduler {
+  static_assert(sizeof...(S) == 1 || sizeof...(S) == detail::written_groups<Optimizer>(),
+                "mortise::scheduler: give one schedule for all groups, or one for each: for what no group names, then for each group<...> as written");
+
  public:
   static constexpr std::string_view state_name = "scheduler_state_dict";
 
-  scheduler(Optimizer& optimizer, S schedule) : optimizer_{&optimizer}, schedule_{std::move(schedule)} {
+  scheduler(Optimizer& optimizer, S... schedules) : optimizer_{&optimizer}, schedules_{std::move(schedules)...} {
     for (std::size_t g = 0; g < optimizer.group_count; ++g) base_lrs_.push_back(static_cast<double>(optimizer.learning_rate(g)));
     apply();
   }
@@ -45,17 +66,24 @@ class scheduler {
   }
 
  private:
+  template <std::size_t... I>
+  double rate(std::size_t group, std::index_sequence<I...>) const {
+    std::size_t const which = sizeof...(S) == 1 ? 0 : detail::written_group<Optimizer>(group);
+    double result = 0;
+    static_cast<void>(((I == which ? (result = std::get<I>(schedules_)(base_lrs_[group], last_epoch_), true) : false) || ...));
+    return result;
+  }
   void apply() {
     step_count_ = last_epoch_ + 1;
     last_lr_.resize(base_lrs_.size());
     for (std::size_t g = 0; g < base_lrs_.size(); ++g) {
-      last_lr_[g] = schedule_(base_lrs_[g], last_epoch_);
+      last_lr_[g] = rate(g, std::index_sequence_for<S...>{});
       optimizer_->set_learning_rate(last_lr_[g], g);
     }
   }
 
   Optimizer* optimizer_;
-  S schedule_;
+  std::tuple<S...> schedules_;
   std::int64_t last_epoch_ = 0;
   std::int64_t step_count_ = 1;
   std::vector<double> base_lrs_, last_lr_;

@@ -15,6 +15,9 @@ except ImportError:
 SIZES = [15, 3, 16, 3]
 
 
+torch.set_default_dtype(torch.float64)  # NAdam keeps the product of its momenta in the default type
+
+
 def start(i, seed):
     return ((i * 13 + seed) % 29 - 14) / 16
 
@@ -81,8 +84,9 @@ def main():
         case("adagrad_all", lambda p: o.Adagrad(p, lr=0.05, lr_decay=0.1, weight_decay=0.01, initial_accumulator_value=0.5), ["sum"])
         case("adadelta", lambda p: o.Adadelta(p), ["square_avg", "acc_delta"])
         case("adadelta_all", lambda p: o.Adadelta(p, lr=0.5, rho=0.8, eps=1e-5, weight_decay=0.01), ["square_avg", "acc_delta"])
-        case("nadam", lambda p: o.NAdam(p), moments)
-        case("nadam_all", lambda p: o.NAdam(p, lr=0.01, betas=(0.8, 0.95), weight_decay=0.01, momentum_decay=0.01), moments)
+        # foreach: its one-tensor form multiplies mu_t in twice in PyTorch 1.13 (mended in 2.0)
+        case("nadam", lambda p: o.NAdam(p, foreach=True), moments)
+        case("nadam_all", lambda p: o.NAdam(p, lr=0.01, betas=(0.8, 0.95), weight_decay=0.01, momentum_decay=0.01, foreach=True), moments)
         case("radam", lambda p: o.RAdam(p), moments)
         case("radam_all", lambda p: o.RAdam(p, lr=0.01, betas=(0.8, 0.95), weight_decay=0.01), moments)
     out.write(f"end\n# torch {torch.__version__}, seed {a.seed}\n")

@@ -44,3 +44,24 @@ for name, make in CASES.items():
         o.step()
         scheduler.step()
     print(name, *rates)
+
+
+def metric(epoch):
+    """Falls in stairs with noise; tests/unit/schedule/schedules.cpp has the same."""
+    return 4 / (1 + epoch // 9) + (epoch * 37 + 11) % 17 / 16
+
+
+PLATEAUS = {
+    "plateau": dict(),
+    "plateau_fast": dict(factor=0.5, patience=2, cooldown=3, min_lr=0.01),
+    "plateau_max_abs": dict(mode="max", factor=0.7, patience=4, threshold=0.25, threshold_mode="abs", eps=1e-3),
+}
+
+for name, settings in PLATEAUS.items():
+    o = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = s.ReduceLROnPlateau(o, **settings)
+    rates = []
+    for epoch in range(100):
+        rates.append(float(o.param_groups[0]["lr"]).hex())
+        scheduler.step(metric(epoch))
+    print(name, *rates)

@@ -136,6 +136,62 @@ TEST_CASE("the last match has a parameter") {
   CHECK_THROWS_AS(opt.learning_rate(4), mt::usage_error);
 }
 
+TEST_CASE("one line takes weight decay off biases and norms, whatever group they are in") {
+  fake_model<float> net;
+  mt::optimizer opt{net, mt::adamw{.lr = 0.5f, .weight_decay = 0.25f}, mt::group<"features">{.lr = 0.25f}, mt::no_weight_decay<>{}};
+  std::fill(net.values.begin(), net.values.end(), 1.0f);
+  opt.step();  // no slopes: nothing but decay moves a parameter
+  CHECK(net.values[0] == 1.0f - 0.25f * 0.25f);
+  CHECK(net.values[15] == 1.0f);
+  CHECK(net.values[18] == 1.0f - 0.5f * 0.25f);
+  CHECK(net.values[34] == 1.0f);
+  CHECK(opt.group_count == 4);
+  CHECK(opt.written_group_count == 2);
+  CHECK(opt.learning_rate(opt.group_of(1)) == 0.25);  // of its group
+  CHECK(opt.group_text(opt.group_of(1)) == "\"features\", no weight decay");
+  CHECK(opt.group_text(0) == "the rest");
+
+  mt::optimizer by_path{net, mt::adamw{.weight_decay = 0.25f}, mt::no_weight_decay<"features", "**.bias">{}};
+  CHECK(by_path.rule(by_path.group_of(0)).weight_decay == 0.0);
+  CHECK(by_path.rule(by_path.group_of(2)).weight_decay == 0.25);
+  CHECK(by_path.rule(by_path.group_of(3)).weight_decay == 0.0);
+  CHECK_THROWS_AS((mt::optimizer{net, mt::chain{mt::scale_by_learning_rate{}}, mt::no_weight_decay<>{}}), mt::usage_error);
+}
+
+TEST_CASE("layer-wise decay lowers the rate from layer to layer, within each group") {
+  fake_model<float> net;
+  mt::optimizer opt{net, mt::sgd{.lr = 8}, mt::layer_wise_lr_decay<>{.decay = 0.5f}};
+  std::fill(net.slopes.begin(), net.slopes.end(), 1.0f);
+  opt.step();
+  CHECK(net.values[0] == -4.0f);
+  CHECK(net.values[15] == -4.0f);  // the same module
+  CHECK(net.values[18] == -8.0f);
+  CHECK(opt.group_text(opt.group_of(0)) == "the rest, 1 layer from the end");
+
+  mt::optimizer paths{net, mt::adamw{.lr = 8}, mt::group<"**.bias">{.lr = 16}, mt::layer_wise_lr_decay<"features.0", "classifier.weight", "classifier.bias">{.decay = 0.5f},
+                      mt::no_weight_decay<>{}, mt::freeze<"classifier.weight">{}};
+  double const expected[] = {2, 4, 4, 16};
+  for (std::size_t i = 0; i < 4; ++i) CHECK(paths.learning_rate(paths.group_of(i)) == expected[i]);
+  CHECK(paths.is_frozen(2));
+  CHECK(paths.rule(paths.group_of(1)).weight_decay == 0.0);
+  CHECK(paths.rule(paths.group_of(0)).weight_decay == 0.01);
+}
+
+TEST_CASE("groups that use other slots than their neighbours leave those alone") {
+  fake_model<float> a, b;
+  fill(a);
+  fill(b);
+  mt::optimizer mixed{a, mt::adam{.lr = 0.01f}, mt::group<"features.0.bias", "classifier.bias">{.amsgrad = true}};
+  mt::optimizer plain{b, mt::adam{.lr = 0.01f}};
+  run(a, mixed, 0, 6);
+  run(b, plain, 0, 6);
+  CHECK(std::memcmp(a.values.data(), b.values.data(), 15 * sizeof(float)) == 0);
+  CHECK(std::memcmp(a.values.data() + 18, b.values.data() + 18, 16 * sizeof(float)) == 0);
+  auto const maximum = mixed.state("max_exp_avg_sq");
+  CHECK(maximum[0] == 0.0f);
+  CHECK(maximum[15] > 0.0f);
+}
+
 TEST_CASE("a setting that the rule does not have is refused by name") {
   fake_model<float> net;
   try {

@@ -1,6 +1,7 @@
 #include <mortise/optimizer/adadelta.hpp>
 #include <mortise/optimizer/adagrad.hpp>
 #include <mortise/optimizer/lion.hpp>
+#include <mortise/optimizer/nadam.hpp>
 #include <mortise/optimizer/radam.hpp>
 #include <mortise/optimizer/rmsprop.hpp>
 
@@ -24,6 +25,10 @@ TEST_CASE("adadelta makes PyTorch's steps") {
 TEST_CASE("radam makes PyTorch's steps") {
   check("radam", mt::radam{});
   check("radam_all", mt::radam{.lr = 0.01f, .betas = {0.8f, 0.95f}, .weight_decay = 0.01f});
+}
+TEST_CASE("nadam makes PyTorch's steps") {
+  check("nadam", mt::nadam{});
+  check("nadam_all", mt::nadam{.lr = 0.01f, .betas = {0.8f, 0.95f}, .weight_decay = 0.01f, .momentum_decay = 0.01f});
 }
 TEST_CASE("lion makes the steps of its paper's algorithm") {
   // PyTorch has none: the algorithm in plain double, for one parameter.

@@ -90,6 +90,33 @@ TEST_CASE("a scheduler sets every group's rate from its own base rate") {
   CHECK(opt.rates[1] == doctest::Approx(0.0005));
 }
 
+TEST_CASE("reduce_lr_on_plateau has PyTorch's rates over 100 epochs") {
+  auto const rates = pytorch_rates();
+  auto const check = [&](std::string const& name, mt::plateau_settings const& settings) {
+    rates_only opt;
+    mt::reduce_lr_on_plateau plateau{opt, settings};
+    auto const& expected = rates.at(name);
+    REQUIRE(expected.size() == 100);
+    for (std::size_t epoch = 0; epoch < 100; ++epoch) {
+      INFO(name, " at epoch ", epoch);
+      CHECK(opt.rates[0] == expected[epoch]);  // the same products in the same order
+      plateau.step(4 / (1 + static_cast<double>(epoch / 9)) + static_cast<double>((epoch * 37 + 11) % 17) / 16);
+    }
+  };
+  check("plateau", {});
+  check("plateau_fast", {.factor = 0.5, .patience = 2, .cooldown = 3, .min_lr = 0.01});
+  check("plateau_max_abs", {.maximize = true, .factor = 0.7, .patience = 4, .threshold = 0.25, .absolute_threshold = true, .eps = 1e-3});
+}
+
+TEST_CASE("each group may follow a schedule of its own") {
+  rates_only opt;
+  mt::scheduler schedule{opt, mt::constant_rate{}, mt::step_lr{.step_size = 2, .gamma = 0.1}};
+  for (int i = 0; i < 4; ++i) schedule.step();
+  CHECK(opt.rates[0] == 0.5);
+  CHECK(opt.rates[1] == doctest::Approx(0.0005));
+  CHECK(schedule.last_lr(1) == opt.rates[1]);
+}
+
 TEST_CASE("a plateau lowers the rates after patience, and again after the cooldown") {
   rates_only opt;
   mt::reduce_lr_on_plateau plateau{opt, {.factor = 0.5, .patience = 2, .cooldown = 1}};

@@ -15,12 +15,15 @@ namespace detail {
 /// Elements of a piece for one thread, and the size from which on threads pay.
 inline constexpr std::size_t update_piece = 16384;
 
+/// The elements [begin, end) of the parts one after the other.
 template <unsigned Used, class U, class T, std::size_t Slots>
 struct update_kernel {
-  U const& function;
+  update_part<U> const* parts;
+  std::size_t part_count;
+  std::size_t all;  // elements of all parts
   update_arrays<T, Slots> const& arrays;
-  std::size_t first;
-  std::size_t count;
+  std::size_t begin;
+  std::size_t end;
 
   template <class V>
   static MORTISE_INLINE void advance(U const& f, T* p, T const* g, T* const* s) {
@@ -47,6 +50,20 @@ struct update_kernel {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
+    std::size_t at = 0;  // the last part that begins at or before `begin`
+    for (std::size_t step = part_count; step > 1;) {
+      step = (step + 1) / 2;
+      if (at + step < part_count && parts[at + step].begin <= begin) at += step;
+    }
+    for (std::size_t from = begin; from < end; ++at) {
+      std::size_t const part_end = at + 1 < part_count ? parts[at + 1].begin : all;
+      std::size_t const to = part_end < end ? part_end : end;
+      run<Bytes>(parts[at].function, parts[at].first + (from - parts[at].begin), to - from);
+      from = to;
+    }
+  }
+  template <int Bytes>
+  MORTISE_INLINE void run(U const& function, std::size_t first, std::size_t count) const {
     using V = arithmetic_simd<T, Bytes>;
     constexpr std::size_t w = V::width;
     U const f = function;  // a copy: what is stored below cannot alias it, so its broadcasts leave the loop
@@ -83,17 +100,16 @@ struct update_kernel {
 }  // namespace detail
 
 template <unsigned Used, class U, class T, std::size_t Slots>
-void update(host const& device, U const& function, update_arrays<T, Slots> const& arrays, std::size_t first, std::size_t count) {
+void update_parts(host const& device, update_part<U> const* parts, std::size_t part_count, std::size_t count, update_arrays<T, Slots> const& arrays) {
   using kernel = detail::update_kernel<Used, U, T, Slots>;
   if (count <= 2 * detail::update_piece) {
-    detail::for_this_cpu(kernel{function, arrays, first, count});
+    detail::for_this_cpu(kernel{parts, part_count, count, arrays, 0, count});
     return;
   }
   std::size_t const pieces = (count + detail::update_piece - 1) / detail::update_piece;
   for_each_piece(device, pieces, [&](std::size_t piece) {
     std::size_t const begin = piece * detail::update_piece;
-    std::size_t const size = begin + detail::update_piece < count ? detail::update_piece : count - begin;
-    detail::for_this_cpu(kernel{function, arrays, first + begin, size});
+    detail::for_this_cpu(kernel{parts, part_count, count, arrays, begin, begin + detail::update_piece < count ? begin + detail::update_piece : count});
   });
 }
 
