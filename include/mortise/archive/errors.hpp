@@ -89,6 +89,7 @@ struct load_report {
   std::vector<std::string> missing{};     ///< the model has it, the file has not
   std::vector<std::string> unexpected{};  ///< the file has it, the model has not
   std::vector<load_mismatch> mismatched{};
+  std::string advice{};  ///< what would make them match, when that can be told: "all 62 names match after removing `module.`; pass ..."
 
   bool complete() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }
 };
@@ -105,20 +106,33 @@ inline void append_names(std::string& text, std::string_view title, std::vector<
   if (names.size() > shown) text += ", ...";
 }
 
-inline std::string load_error_text(std::string_view file, std::string_view reason, load_report const& report) {
-  std::string text{file};
-  text += ": ";
-  text += reason;
+inline void append_differences(std::string& text, load_report const& report) {
   append_names(text, "missing in the file", report.missing);
   append_names(text, "unexpected in the file", report.unexpected);
   std::vector<std::string> mismatched;
   mismatched.reserve(report.mismatched.size());
   for (load_mismatch const& m : report.mismatched) mismatched.push_back(m.name + " (file " + m.found + ", model " + m.expected + ")");
   append_names(text, "mismatched", mismatched);
+}
+
+inline std::string load_error_text(std::string_view file, std::string_view reason, load_report const& report) {
+  std::string text{file};
+  text += ": ";
+  text += reason;
+  append_differences(text, report);
   return text;
 }
 
 }  // namespace detail
+
+/// What was loaded and what was not, by name, a line for each kind.
+inline std::string to_string(load_report const& report) {
+  std::string text;
+  detail::append_names(text, "loaded", report.loaded);
+  detail::append_differences(text, report);
+  if (!report.advice.empty()) text += "\n  " + report.advice;
+  return text.empty() ? "nothing to load" : text.substr(3);
+}
 
 /// The file is sound, but is not this model's. Lists everything at once; nothing has been loaded.
 struct load_error : error {

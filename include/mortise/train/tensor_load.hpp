@@ -11,8 +11,10 @@
 #include <vector>
 
 #include <mortise/archive/reader.hpp>
+#include <mortise/config.hpp>
 #include <mortise/tensor/float16.hpp>
 #include <mortise/tensor/shape.hpp>
+#include <mortise/train/load_advice.hpp>
 #include <mortise/train/load_options.hpp>
 #include <mortise/train/state_visitor.hpp>
 
@@ -104,43 +106,69 @@ struct load_plan {
   std::vector<pending_value> values{};
   std::vector<std::unique_ptr<archive_value>> derived{};  // values that were computed from the file's, for `values` to point at
 
-  /// Matches the tensors of a dict (null: the file has none) with targets; reported names get `prefix`.
-  void match(archive_value const* dict, std::vector<tensor_target> const& targets, std::string const& prefix, load_options const& names) {
-    std::vector<std::pair<std::string, std::size_t>> found;  // name in the model, entry
+  /// Matches the tensors of a dict (null: the file has none) with targets; reported names get `prefix`. Throws load_error when two names of
+  /// the file become one, and when a rename or an `only` fits nothing.
+  MORTISE_COLD void match(archive_value const* dict, std::vector<tensor_target> const& targets, std::string const& prefix, load_options const& names) {
+    struct found_tensor {
+      std::string name;  // in the model
+      std::size_t entry;
+      std::size_t position;
+      bool operator<(found_tensor const& o) const { return name < o.name; }
+    };
+    std::vector<found_tensor> found;
+    name_map map{names};
     if (dict != nullptr) {
-      for (std::size_t i = 0; i < dict->size(); ++i) {
-        if (!(*dict)[i].is_tensor()) continue;
-        found.emplace_back(renamed(dict->keys()[i].to_string(), names), (*dict)[i].as_tensor().entry);
-      }
+      for (std::size_t i = 0; i < dict->size(); ++i)
+        if ((*dict)[i].is_tensor()) found.push_back({map(dict->keys()[i].to_string()), (*dict)[i].as_tensor().entry, i});
     }
-    std::sort(found.begin(), found.end());
+    std::stable_sort(found.begin(), found.end());
+    for (std::size_t i = 1; i < found.size(); ++i)
+      if (found[i].name == found[i - 1].name)
+        throw load_error(in.name(), "\"" + dict->keys()[found[i - 1].position].to_string() + "\" and \"" + dict->keys()[found[i].position].to_string() +
+                                        "\" of the file both become \"" + found[i].name + "\"; nothing was loaded");
+    if (std::string const* const unused = map.unused()) throw_fits_nothing(".rename", *unused, "name in the file", dict, targets, true);
+    for (std::string const& path : names.only) {
+      bool fits = false;
+      for (tensor_target const& t : targets) fits = fits || path_matches(path, t.name);
+      if (!fits) throw_fits_nothing(".only", path, "name in the model", dict, targets, false);
+    }
     std::vector<char> used(found.size(), 0);
+    std::vector<unmatched_name> missing, unexpected;
     for (tensor_target const& target : targets) {
-      auto const at = std::lower_bound(found.begin(), found.end(), std::pair{target.name, std::size_t{0}});
-      bool const present = at != found.end() && at->first == target.name;
+      auto const at = std::lower_bound(found.begin(), found.end(), found_tensor{target.name, 0, 0});
+      bool const present = at != found.end() && at->name == target.name;
       if (present) used[static_cast<std::size_t>(at - found.begin())] = 1;
       if (!is_wanted(target.name, names)) continue;
       if (!present) {
+        missing.push_back({target.name, shape_text(target.extents)});
         report.missing.push_back(prefix + target.name);
         continue;
       }
-      tensor_info const& info = in.tensors()[at->second];
+      tensor_info const& info = in.tensors()[at->entry];
       if (!same_shape(info, target.extents) || !converts(info.type, target.type)) {
         report.mismatched.push_back({prefix + target.name, tensor_text(target.type, target.extents), tensor_text(info.type, info.shape)});
         continue;
       }
-      transfers.push_back({at->second, info.type, target.type, target.extents.elements(), target.to, {}});
+      transfers.push_back({at->entry, info.type, target.type, target.extents.elements(), target.to, {}});
       report.loaded.push_back(prefix + target.name);
     }
     for (std::size_t i = 0; i < found.size(); ++i)
-      if (used[i] == 0 && is_wanted(found[i].first, names)) report.unexpected.push_back(prefix + found[i].first);
+      if (used[i] == 0 && is_wanted(found[i].name, names)) {
+        unexpected.push_back({found[i].name, shape_text(in.tensors()[found[i].entry].shape)});
+        report.unexpected.push_back(prefix + found[i].name);
+      }
+    // Those that are not wanted are no reason to advise anything, but they may be what a prefix hides.
+    if (report.advice.empty()) report.advice = name_advisor{std::move(missing), std::move(unexpected)}.text();
+    if (report.advice.empty()) report.advice = head_advice(report);
   }
 
   /// Throws load_error unless all is well or the caller allowed differences; reads and converts all tensors.
   void check_and_stage() {
     if (options.strict && !report.complete())
-      throw load_error(in.name(), "this file does not fit the model; nothing was loaded." + advice() +
+      throw load_error(in.name(), "this file does not fit the model; nothing was loaded" + (report.advice.empty() ? std::string{"."} : ": " + report.advice + ".") +
                                       " To load what fits, pass {.strict = false}.", report);
+    if (report.loaded.empty() && !(report.missing.empty() && report.mismatched.empty()))
+      throw load_error(in.name(), "nothing in this file fits the model" + (report.advice.empty() ? std::string{"."} : ": " + report.advice + "."), report);
     for (tensor_transfer& t : transfers) {
       if (t.entry == no_entry) {
         t.staged.resize(t.count * bits_of(t.to_type) / 8);  // zeros
@@ -164,19 +192,16 @@ struct load_plan {
   }
 
  private:
-  /// The usual reasons in words: a prefix on every name.
-  std::string advice() const {
-    if (report.missing.empty() || report.unexpected.empty()) return {};
-    for (std::string_view const prefix : {"module.", "_orig_mod.", "model."}) {
-      std::size_t matching = 0;
-      for (auto const& name : report.unexpected)
-        if (starts_with(name, prefix) && std::find(report.missing.begin(), report.missing.end(), name.substr(prefix.size())) != report.missing.end())
-          ++matching;
-      if (matching != 0 && matching == report.unexpected.size())
-        return " All " + std::to_string(matching) + " names match after removing \"" + std::string{prefix} + "\": pass {.strip_prefix = \"" +
-               std::string{prefix} + "\"}.";
+  [[noreturn]] MORTISE_COLD void throw_fits_nothing(std::string_view option, std::string const& pattern, std::string_view what, archive_value const* dict,
+                                                   std::vector<tensor_target> const& targets, bool of_file) const {
+    std::string names;
+    std::size_t const count = of_file ? (dict == nullptr ? 0 : dict->size()) : targets.size();
+    for (std::size_t i = 0; i < count && i < 6; ++i) {
+      names += i == 0 ? "" : ", ";
+      names += of_file ? dict->keys()[i].to_string().substr(0, 200) : targets[i].name;
     }
-    return {};
+    throw load_error(in.name(), std::string{option} + ": \"" + pattern + "\" fits no " + std::string{what} + "; nothing was loaded. There " +
+                                    (count == 0 ? "are none" : "are: " + names + (count > 6 ? ", ..." : "")));
   }
 };
 
