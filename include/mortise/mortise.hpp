@@ -66,6 +66,8 @@
 #include <mortise/model/model.hpp>
 #include <mortise/model/summary.hpp>
 
+#include <mortise/parallel/data_parallel.hpp>
+
 #include <mortise/train/checkpoint.hpp>
 #include <mortise/train/metrics.hpp>
 #include <mortise/train/progress.hpp>

@@ -1,4 +1,5 @@
-// One pool of threads for the whole process: two pools that both spin make everything slower.
+// One pool of threads for the whole process: two pools that both spin make everything slower. Devices that are promised threads of their own
+// bring a pool each (thread_pool::scope).
 #pragma once
 
 #include <atomic>
@@ -6,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -68,10 +70,36 @@ class thread_pool {
  public:
   using function = void (*)(void const* context, std::size_t piece);
 
+  thread_pool() = default;
+  ~thread_pool() {
+    stop_.store(true);
+    wake_.fetch_add(1);
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  /// The process's pool, or that of the scope this thread is in.
   static thread_pool& instance() {
+    if (thread_pool* const own = pool_of_thread()) return *own;
     static thread_pool pool;
     return pool;
   }
+
+  /// While it lives, jobs of this thread run on `pool`, also from inside a job of another pool.
+  class scope {
+   public:
+    explicit scope(thread_pool& pool) : pool_{std::exchange(pool_of_thread(), &pool)}, inside_{std::exchange(inside_job(), false)} {}
+    ~scope() {
+      pool_of_thread() = pool_;
+      inside_job() = inside_;
+    }
+    scope(scope const&) = delete;
+    scope& operator=(scope const&) = delete;
+
+   private:
+    thread_pool* pool_;
+    bool inside_;
+  };
 
   /// Runs all pieces; returns when every one is done. A call from inside a job, or while another thread's job runs, executes alone.
   /// Pieces must not throw.
@@ -112,17 +140,13 @@ class thread_pool {
   static constexpr std::size_t piece_limit = 0xffffffffu - 1;
   static constexpr unsigned spins_before_sleep = 20000;  // about 0.2 ms
 
-  thread_pool() = default;
-  ~thread_pool() {
-    stop_.store(true);
-    wake_.fetch_add(1);
-    wake_.notify_all();
-    for (auto& worker : workers_) worker.join();
-  }
-
   static bool& inside_job() {
     thread_local bool inside = false;
     return inside;
+  }
+  static thread_pool*& pool_of_thread() {
+    thread_local thread_pool* pool = nullptr;
+    return pool;
   }
 
   void ensure_workers(int wanted) {

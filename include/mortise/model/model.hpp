@@ -323,6 +323,25 @@ class model {
     return result;
   }
 
+  // ---- parts of a larger whole (parallel/) ------------------------------------------------------------------------------------------------
+
+  /// The step whose random numbers the next forward in training mode takes: parts of one step take the same.
+  void set_training_steps(std::size_t steps) { training_steps_ = steps; }
+  /// From now on backward writes into `other`, which has trainable_count elements, and `other` is what it wrote into before.
+  void swap_gradients(buffer<T, D>& other) noexcept { gradients_.swap(other); }
+  /// Exchanges the running statistics: a part of a batch whose statistics nobody keeps runs on a copy.
+  void swap_buffers(buffer<T, D>& buffers, buffer<std::int64_t, D>& counters) noexcept {
+    buffers_.swap(buffers);
+    counters_.swap(counters);
+  }
+  /// Becomes a replica of `other` in everything but its parameters and buffers: seed, step, mode, settings of modules. Allocates nothing.
+  void follow(model const& other) {
+    seed_ = other.seed_;
+    training_steps_ = other.training_steps_;
+    training_ = other.training_;
+    modules_ = other.modules_;
+  }
+
   /// What the device keeps between steps: for train_step.
   mortise::step_memory<D>& step_memory() { return step_memory_; }
 
