@@ -224,7 +224,7 @@ TEST_CASE("a run saved under N devices resumes under M, in the middle of an epoc
       CAPTURE(m);
       {
         whole_run before{n};
-        before.go(n + m);
+        before.go(static_cast<std::int64_t>(n + m));
         auto run = before.checkpoint();
         mt::save(path, run);
       }
