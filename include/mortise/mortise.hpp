@@ -22,6 +22,7 @@
 #include <mortise/module/layer_norm.hpp>
 #include <mortise/module/leaky_relu.hpp>
 #include <mortise/module/linear.hpp>
+#include <mortise/module/multihead_attention.hpp>
 #include <mortise/module/pool2d.hpp>
 #include <mortise/module/relu.hpp>
 #include <mortise/module/residual.hpp>

@@ -71,6 +71,18 @@ class Frozen(nn.Module):
         return self.last(self.middle(self.first(x)))
 
 
+class SelfAttention(nn.MultiheadAttention):
+    """(x, x, x), and causal where asked for."""
+
+    def __init__(self, *arguments, causal=False, **named):
+        super().__init__(*arguments, batch_first=True, **named)
+        self.causal = causal
+
+    def forward(self, x):
+        mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=x.dtype).triu(1) if self.causal else None
+        return super().forward(x, x, x, need_weights=False, attn_mask=mask)[0]
+
+
 # name: (module, input shape with batch)
 CASES = {
     "linear": (lambda: nn.Linear(7, 5), (4, 7)),
@@ -104,6 +116,8 @@ CASES = {
     "residual": (lambda: Residual(), (3, 3, 6, 6)),
     "concat": (lambda: Concat(), (2, 2, 4, 5)),
     "frozen": (lambda: Frozen(), (4, 5)),
+    "multihead_attention": (lambda: SelfAttention(12, 3), (2, 7, 12)),
+    "multihead_attention_causal": (lambda: SelfAttention(8, 2, bias=False, causal=True), (3, 19, 8)),
 }
 
 

@@ -8,6 +8,7 @@
 #include <mortise/module/layer_norm.hpp>
 #include <mortise/module/leaky_relu.hpp>
 #include <mortise/module/linear.hpp>
+#include <mortise/module/multihead_attention.hpp>
 #include <mortise/module/pool2d.hpp>
 #include <mortise/module/relu.hpp>
 #include <mortise/module/sigmoid.hpp>
@@ -59,6 +60,11 @@ TEST_CASE("normalisations agree with PyTorch") {
   compare<mt::batch_norm2d, extents<3, 5, 6>>("batch_norm2d", 64);
   compare<mt::layer_norm, extents<3, 19>>("layer_norm", 64);
   compare<mt::layer_norm_over<3, 5>, extents<4, 3, 5>>("layer_norm_over", 64);
+}
+// Two products and a softmax in a row; scores are of order 4.
+TEST_CASE("attention agrees with PyTorch, causal or not") {
+  compare<mt::multihead_attention<3>, extents<7, 12>>("multihead_attention", 128);
+  compare<mt::multihead_attention<2, true, false>, extents<19, 8>>("multihead_attention_causal", 128);
 }
 TEST_CASE("embedding agrees with PyTorch") { compare<mt::embedding<6, 4>, extents<5>>("embedding", 16); }
 
