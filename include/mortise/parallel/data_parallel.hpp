@@ -55,12 +55,12 @@ namespace detail {
 /// Losses over class indices: what counts is found by looking at the targets.
 template <class Loss>
 concept CountsTargets = requires(Loss const& loss) {
-  loss.reduce;
+  loss.reduction;
   loss.ignore_index;
   loss.weight;
 };
 template <class Loss>
-concept Reduces = requires(Loss const& loss) { loss.reduce; };
+concept Reduces = requires(Loss const& loss) { loss.reduction; };
 
 /// Sum of the weights of targets; `first_sample` is for the message about a target that is no class.
 template <class Loss>
@@ -120,7 +120,7 @@ inline constexpr char loss_identity = 0;
 /// **Bits.** The batch is cut into shards of neighbouring samples, each shard's gradient is computed alone, and the gradients are summed by
 /// a tree that depends on the number of shards alone. With `shards{S}` results have the same bits on 1 to S devices; without, each device is
 /// one shard. A mean loss is the mean over the whole batch, also where shards are uneven, classes have weights or targets are ignored;
-/// a loss of one's own, without a member `reduce`, is taken for a mean over samples.
+/// a loss of one's own, without a member `reduction`, is taken for a mean over samples.
 ///
 /// **Batch norm** normalises each shard by itself and keeps the running statistics of the first shard, as PyTorch's DataParallel keeps those
 /// of the first device.
@@ -538,7 +538,7 @@ class data_parallel {
     }
     Loss& copy = *static_cast<Loss*>(loss_copy_.get());
     copy = loss;
-    copy.reduce = reduction::sum;
+    copy.reduction = reduction::sum;
     return copy;
   }
 
@@ -575,10 +575,10 @@ class data_parallel {
       go(loss, [&](std::size_t, sample_range const&) { return scale; });
     } else if constexpr (detail::Reduces<Loss>) {
       double total = 1;
-      if (loss.reduce == reduction::mean) total = static_cast<double>(whole_ * width);
-      if (loss.reduce == reduction::batchmean) total = static_cast<double>(whole_);
+      if (loss.reduction == reduction::mean) total = static_cast<double>(whole_ * width);
+      if (loss.reduction == reduction::batchmean) total = static_cast<double>(whole_);
       if constexpr (detail::CountsTargets<Loss>)
-        if (loss.reduce == reduction::mean) total = weight_of_batch(loss, y, width);
+        if (loss.reduction == reduction::mean) total = weight_of_batch(loss, y, width);
       element const factor = static_cast<element>(static_cast<double>(scale) / total);
       go(sum_of(loss), [&](std::size_t, sample_range const&) { return factor; });
     } else {

@@ -110,7 +110,7 @@ TEST_CASE("a mean over uneven shards is the mean over the batch") {
   for (std::size_t const devices : {1u, 3u, 4u}) {
     same_as_the_whole(mt::cross_entropy_loss{}, d.y, devices);
     same_as_the_whole(mt::cross_entropy_loss{.weight = {0.1, 3, 1, 0.5, 2}}, d.y, devices);
-    same_as_the_whole(mt::cross_entropy_loss{.reduce = mt::reduction::sum}, d.y, devices);
+    same_as_the_whole(mt::cross_entropy_loss{.reduction = mt::reduction::sum}, d.y, devices);
     same_as_the_whole(mt::cross_entropy_loss{.weight = {0.1, 3, 1, 0.5, 2}, .label_smoothing = 0.2}, d.y, devices);
     // The first shard has nothing that counts.
     auto y = d.y;
@@ -120,8 +120,8 @@ TEST_CASE("a mean over uneven shards is the mean over the batch") {
     std::vector<float> targets(150);
     for (std::size_t i = 0; i < targets.size(); ++i) targets[i] = static_cast<float>(i % 7) - 3;
     same_as_the_whole(mt::mse_loss{}, targets, devices);
-    same_as_the_whole(mt::mse_loss{.reduce = mt::reduction::batchmean}, targets, devices);
-    same_as_the_whole(mt::mse_loss{.reduce = mt::reduction::sum}, targets, devices);
+    same_as_the_whole(mt::mse_loss{.reduction = mt::reduction::batchmean}, targets, devices);
+    same_as_the_whole(mt::mse_loss{.reduction = mt::reduction::sum}, targets, devices);
   }
 }
 
