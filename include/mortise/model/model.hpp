@@ -7,14 +7,17 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <mortise/detail/error.hpp>
 #include <mortise/device/device.hpp>
 #include <mortise/model/deferred.hpp>
+#include <mortise/model/initializers.hpp>
 #include <mortise/model/step_memory.hpp>
 #include <mortise/module/plan.hpp>
 #include <mortise/operation/map.hpp>
 #include <mortise/operation/random.hpp>
+#include <mortise/optimizer/path_check.hpp>
 #include <mortise/tensor/buffer.hpp>
 #include <mortise/tensor/view.hpp>
 
@@ -305,6 +308,30 @@ class model {
     initialize();
   }
 
+  /// Fills the parameters under these paths (see path_matches) anew: net.initialize<"**.weight">(mt::init::xavier_uniform()).
+  /// Their random numbers are those that the model's seed has for them. Initialisers that look at fans leave vectors (biases, norms) alone.
+  template <fixed_string... Paths, class Initializer>
+    requires(sizeof...(Paths) != 0)
+  void initialize(Initializer const& how) {
+    static_assert((detail::check_path<model, Paths>() && ...));
+    static_assert((detail::fits_a_parameter<Initializer>(parameter_table, Paths.view()) && ...),
+                  "mortise::model::initialize: the path matches biases and norms only; fans exist for parameters of two axes or more");
+    for (auto const& s : state_table) {
+      if (s.what != state_entry::kind::parameter || !(path_matches(Paths.view(), s.name) || ...)) continue;
+      if (detail::needs_fans<Initializer>() && s.extents.rank < 2) continue;
+      if constexpr (requires { detail::initializer_for(how, s); }) {
+        fill(detail::initializer_for(how, s), s);
+      } else {
+        std::vector<double> values(s.size);
+        how.fill(s.extents, random_stream{seed_, stream_id(s.name), 0}, values.data());
+        std::vector<T> converted(s.size);
+        for (std::size_t i = 0; i < s.size; ++i) converted[i] = static_cast<T>(values[i]);
+        device_.copy(parameters_.data() + s.offset, converted.data(), s.size * sizeof(T));
+        device_.synchronize();
+      }
+    }
+  }
+
   // ---- elsewhere ------------------------------------------------------------------------------------------------------------------------
 
   /// The same network with the same state on another device: a new model.
@@ -568,13 +595,14 @@ class model {
                       " \"" + std::string{name} + "\"; " + detail::list_names(name, state_table.items, state_table.size()));
   }
 
+  void fill(initializer const& i, state_entry const& s) {
+    fill_elements(device_, i.how == initializer::kind::constant ? 0 : i.how == initializer::kind::uniform ? 1 : 2, i.a, i.b,
+                  random_stream{seed_, stream_id(s.name), 0}, s.size, parameters_.data() + s.offset);
+  }
   void initialize() {
     for (auto const& s : state_table) {
       switch (s.what) {
-        case state_entry::kind::parameter:
-          fill_elements(device_, s.init.how == initializer::kind::constant ? 0 : s.init.how == initializer::kind::uniform ? 1 : 2,
-                          s.init.a, s.init.b, random_stream{seed_, stream_id(s.name), 0}, s.size, parameters_.data() + s.offset);
-          break;
+        case state_entry::kind::parameter: fill(s.init, s); break;
         case state_entry::kind::buffer:
           fill_elements(device_, 0, s.init.a, 0, random_stream{}, s.size, buffers_.data() + s.offset);
           break;
