@@ -5,6 +5,7 @@
 #include <mortise/model/step_memory.cuh>
 #include <mortise/operation/cuda/activation.cuh>
 #include <mortise/operation/cuda/conv2d.cuh>
+#include <mortise/operation/cuda/count.cuh>
 #include <mortise/operation/cuda/cross_entropy.cuh>
 #include <mortise/operation/cuda/dropout.cuh>
 #include <mortise/operation/cuda/embedding.cuh>

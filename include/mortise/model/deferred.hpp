@@ -17,6 +17,7 @@ class deferred {
     return result;
   }
   T const* data() const { return where_; }
+  D const& device() const { return *device_; }
 
  private:
   D const* device_;
