@@ -4,6 +4,7 @@
 #include <mortise/device/cuda.cuh>
 #include <mortise/model/step_memory.cuh>
 #include <mortise/operation/cuda/activation.cuh>
+#include <mortise/operation/cuda/attention.cuh>
 #include <mortise/operation/cuda/conv2d.cuh>
 #include <mortise/operation/cuda/count.cuh>
 #include <mortise/operation/cuda/cross_entropy.cuh>
