@@ -70,6 +70,8 @@
 #include <mortise/parallel/data_parallel.hpp>
 
 #include <mortise/train/checkpoint.hpp>
+#include <mortise/train/exponential_moving_average.hpp>
+#include <mortise/train/gradient_accumulation.hpp>
 #include <mortise/train/metrics.hpp>
 #include <mortise/train/progress.hpp>
 #include <mortise/train/progress_bar.hpp>

@@ -57,6 +57,18 @@ concept Described = requires(P& p) {
   p.describe(no_visitor{});
 };
 
+/// Where the tensors of a part stand, and its scalars.
+template <class P>
+constexpr std::string_view tensors_key() {
+  if constexpr (requires { P::state_name; }) return P::state_name;
+  else return "model_state_dict";
+}
+template <class P>
+std::string scalars_prefix() {
+  if constexpr (requires { P::state_name; }) return "mortise." + std::string{P::state_name};
+  else return "mortise.model";
+}
+
 /// "optimizer_state_dict.param_groups" parts of a dotted name become lists; this finds or makes the dict that the last part belongs in.
 inline archive_value& nested(archive_value& root, std::string_view& name) {
   archive_value* at = &root;
@@ -294,10 +306,10 @@ class checkpoint {
       if (root.find("user") == nullptr) root.set("user", archive_value::dict());
       root.find("user")->set(part.name, detail::to_archive(part.value));
     } else if constexpr (Stateful<T>) {
-      claim(root, "model_state_dict");
-      root.set("model_state_dict", state_dict(part));
+      claim(root, detail::tensors_key<T>());
+      root.set(detail::tensors_key<T>(), state_dict(part));
       part.describe([&](std::string_view name, auto const& value) {
-        detail::nested_writer{root}("mortise.model." + std::string{name}, value);
+        detail::nested_writer{root}(detail::scalars_prefix<T>() + "." + std::string{name}, value);
       });
     } else if constexpr (detail::HasSlots<T>) {
       claim(root, "optimizer_state_dict");
@@ -333,10 +345,12 @@ class checkpoint {
     if constexpr (detail::is_own<T>) {
       detail::state_reader{root.find("user"), "user.", plan.report, plan.values}(part.name, part.value);
     } else if constexpr (Stateful<T>) {
-      plan.match(detail::find_model_dict(root), detail::targets_of(part), "", plan.options);
-      archive_value const* const ours = root.find_path("mortise.model");
+      std::string const scalars = detail::scalars_prefix<T>();
+      if constexpr (detail::tensors_key<T>() == "model_state_dict") plan.match(detail::find_model_dict(root), detail::targets_of(part), "", plan.options);
+      else plan.match(root.find(T::state_name), detail::targets_of(part), std::string{T::state_name} + ".", load_options{});
+      archive_value const* const ours = root.find_path(scalars);
       // A PyTorch run has no such part: seed and counters stay what they are.
-      if (ours != nullptr) part.describe(detail::state_reader{ours, "mortise.model.", plan.report, plan.values});
+      if (ours != nullptr) part.describe(detail::state_reader{ours, scalars + ".", plan.report, plan.values});
     } else if constexpr (detail::HasSlots<T>) {
       detail::match_optimizer(plan, root.find("optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
     } else if constexpr (detail::Described<T>) {

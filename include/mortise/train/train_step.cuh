@@ -9,6 +9,14 @@
 
 namespace mortise {
 
+namespace detail {
+template <class Optimizer>
+void const* step_identity(Optimizer const& optimizer) {
+  if constexpr (requires { optimizer.step_identity(); }) return optimizer.step_identity();
+  else return &optimizer;
+}
+}  // namespace detail
+
 /// The contract of train_step on the host. Batches in host memory are copied while the step before runs; nothing waits for the device, and
 /// from the third step of a batch size on nothing is allocated and one graph is launched. The bits are those of the spelled-out step.
 template <class Model, class Loss, class Optimizer, class Batch>
@@ -30,7 +38,7 @@ auto train_step(Model& net, Loss const& loss, Optimizer& optimizer, Batch const&
   };
   if (!memory.graphs || context.recording != nullptr) return body();
 
-  detail::recorded_step& step = memory.step(x.data(), y.data(), x.size(), &loss, &optimizer);
+  detail::recorded_step& step = memory.step(x.data(), y.data(), x.size(), &loss, detail::step_identity(optimizer));
   if (step.runs++ == 0) return body();  // whatever has to be allocated is allocated here
   auto& recording = step.recording;
   context.recording = &recording;
