@@ -45,23 +45,29 @@ struct flat_archive {
 };
 
 /// Throws usage_error for what cannot be written (two equal keys, nesting beyond 128 levels).
+template <class = void>
 flat_archive flatten_checkpoint(archive_value const& tree);
 
 /// The tree of a file's names and metadata; tensor nodes hold positions in `c.tensors`. archive_error where the text is malformed.
+template <class = void>
 archive_value unflatten_checkpoint(archive_contents const& c);
 
 /// Appends the aliases among the metadata to tensors and places, and checks `ckpt.version`.
+template <class = void>
 void resolve_aliases(archive_contents& c);
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
 namespace detail {
 
-inline bool is_utf8(std::string_view text) { return find_invalid_utf8(text) == std::string_view::npos; }
+template <class = void>
+bool is_utf8(std::string_view text) { return find_invalid_utf8(text) == std::string_view::npos; }
 
-inline bool is_special_float_text(std::string_view text) { return text == "inf" || text == "-inf" || text == "nan"; }
+template <class = void>
+bool is_special_float_text(std::string_view text) { return text == "inf" || text == "-inf" || text == "nan"; }
 
-inline std::string hex_text(std::string_view raw) {
+template <class = void>
+std::string hex_text(std::string_view raw) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out;
   for (char c : raw) {
@@ -72,7 +78,8 @@ inline std::string hex_text(std::string_view raw) {
 }
 
 /// Keys of the metadata whose meaning is fixed; another key of the tree with such a name goes under `ckpt.key.<name>`.
-inline bool is_reserved_checkpoint_key(std::string_view key) {
+template <class = void>
+bool is_reserved_checkpoint_key(std::string_view key) {
   for (std::string_view word : {"version", "optimizer", "scheduler", "scaler", "tree"})
     if (key == word) return true;
   for (std::string_view prefix : {"alias.", "rng.", "key.", "checksum."})
@@ -80,14 +87,16 @@ inline bool is_reserved_checkpoint_key(std::string_view key) {
   return false;
 }
 
-inline bool all_tensors(archive_value const& v) {
+template <class = void>
+bool all_tensors(archive_value const& v) {
   if (!v.is_dict()) return false;
   for (std::size_t i = 0; i != v.size(); ++i)
     if (!v[i].is_tensor() || v.keys()[i].is_integer()) return false;
   return true;
 }
 
-class checkpoint_writer {
+template <class = void>
+class basic_checkpoint_writer {
  public:
   flat_archive out{};
 
@@ -202,10 +211,12 @@ class checkpoint_writer {
     }
   }
 };
+using checkpoint_writer = basic_checkpoint_writer<>;
 
-class checkpoint_parser {
+template <class = void>
+class basic_checkpoint_parser {
  public:
-  explicit checkpoint_parser(archive_contents const& c) : c_{c}, order_(c.tensors.size()), taken_(c.tensors.size(), false) {
+  explicit basic_checkpoint_parser(archive_contents const& c) : c_{c}, order_(c.tensors.size()), taken_(c.tensors.size(), false) {
     for (std::size_t i = 0; i != order_.size(); ++i) order_[i] = static_cast<std::uint32_t>(i);
     std::sort(order_.begin(), order_.end(), [&c](std::uint32_t a, std::uint32_t b) { return c.tensors[a].name < c.tensors[b].name; });
   }
@@ -308,9 +319,11 @@ class checkpoint_parser {
     return out;
   }
 };
+using checkpoint_parser = basic_checkpoint_parser<>;
 
 /// "optimizer.state.12.exp_avg" -> 12, "exp_avg".
-inline bool parse_state_name(std::string_view rest, std::int64_t& index, std::string_view& slot) {
+template <class = void>
+bool parse_state_name(std::string_view rest, std::int64_t& index, std::string_view& slot) {
   auto const [end, status] = std::from_chars(rest.data(), rest.data() + rest.size(), index);
   auto const digits = static_cast<std::size_t>(end - rest.data());
   if (status != std::errc{} || digits + 1 >= rest.size() || rest[digits] != '.' || (digits > 1 && rest[0] == '0') || index < 0) return false;
@@ -320,7 +333,8 @@ inline bool parse_state_name(std::string_view rest, std::int64_t& index, std::st
 
 }  // namespace detail
 
-inline flat_archive flatten_checkpoint(archive_value const& tree) {
+template <class>
+flat_archive flatten_checkpoint(archive_value const& tree) {
   detail::checkpoint_writer w;
   w.add_text("format", "pt");
   bool const is_state_dict = detail::all_tensors(tree);
@@ -435,7 +449,8 @@ inline flat_archive flatten_checkpoint(archive_value const& tree) {
   return std::move(w.out);
 }
 
-inline void resolve_aliases(archive_contents& c) {
+template <class>
+void resolve_aliases(archive_contents& c) {
   std::string const file = c.sources.empty() ? "archive" : c.sources[0].name();
   auto const fail = [&file](std::string const& key, std::string const& reason) {
     throw archive_error{file, archive_error::no_offset, "metadata " + detail::in_quotes(key) + ": " + reason};
@@ -474,7 +489,8 @@ inline void resolve_aliases(archive_contents& c) {
   }
 }
 
-inline archive_value unflatten_checkpoint(archive_contents const& c) {
+template <class>
+archive_value unflatten_checkpoint(archive_contents const& c) {
   detail::checkpoint_parser p{c};
   std::string const* version = p.text("ckpt.version");
   archive_value tree = archive_value::dict();

@@ -18,12 +18,13 @@ namespace mortise {
 
 /// Walks JSON text without building a tree. Every error says where (offset in the file) and what was wrong.
 /// Nothing recurses; nesting is limited to 128, as the reference reader of safetensors has it.
-class json_cursor {
+template <class = void>
+class basic_json_cursor {
  public:
   static constexpr std::size_t max_depth = 128;
 
   /// start: the text's offset in the file, added to the offsets of errors.
-  json_cursor(std::string_view text, std::string_view file, std::uint64_t start = 0) : text_{text}, file_{file}, start_{start} {}
+  basic_json_cursor(std::string_view text, std::string_view file, std::uint64_t start = 0) : text_{text}, file_{file}, start_{start} {}
 
   [[noreturn]] void fail(std::string_view reason, std::size_t at) const { throw archive_error{file_, start_ + at, reason}; }
   [[noreturn]] void fail(std::string_view reason) const { fail(reason, at_); }
@@ -97,12 +98,15 @@ class json_cursor {
   std::uint64_t start_;
   std::size_t at_ = 0;
 };
+using json_cursor = basic_json_cursor<>;
 
 /// The whole text as a tree: objects are dicts with text keys, arrays are lists. Duplicate keys are errors.
+template <class = void>
 archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start = 0);
 
 /// Appends a number so that reading it back gives the same double; it always looks like a float (has a point or an exponent).
-inline void append_json(std::string& out, double v) {
+template <class = void>
+void append_json(std::string& out, double v) {
   char digits[40];
   auto const end = std::to_chars(digits, digits + sizeof digits, v).ptr;  // shortest that round-trips: at most 17 digits; no locale
   std::string_view const text{digits, static_cast<std::size_t>(end - digits)};
@@ -111,7 +115,8 @@ inline void append_json(std::string& out, double v) {
 }
 
 /// Appends a string in quotes; escapes quotes, backslashes and controls only.
-inline void append_json(std::string& out, std::string_view text) {
+template <class = void>
+void append_json(std::string& out, std::string_view text) {
   constexpr char hex[] = "0123456789abcdef";
   out += '"';
   for (char c : text) {
@@ -139,7 +144,8 @@ inline void append_json(std::string& out, std::string_view text) {
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
-inline std::uint32_t json_cursor::hex4() {
+template <class Unused>
+std::uint32_t basic_json_cursor<Unused>::hex4() {
   std::uint32_t code = 0;
   for (int i = 0; i != 4; ++i) {
     char const c = at_ < text_.size() ? text_[at_] : '\0';
@@ -154,7 +160,8 @@ inline std::uint32_t json_cursor::hex4() {
   return code;
 }
 
-inline void json_cursor::string(std::string& out) {
+template <class Unused>
+void basic_json_cursor<Unused>::string(std::string& out) {
   out.clear();
   std::size_t const open = at_;
   expect('"');
@@ -202,7 +209,8 @@ inline void json_cursor::string(std::string& out) {
   ++at_;
 }
 
-inline std::size_t json_cursor::number_end(bool& integral) {
+template <class Unused>
+std::size_t basic_json_cursor<Unused>::number_end(bool& integral) {
   auto const digit = [this](std::size_t i) { return i < text_.size() && text_[i] >= '0' && text_[i] <= '9'; };
   std::size_t end = at_;
   integral = true;
@@ -225,7 +233,8 @@ inline std::size_t json_cursor::number_end(bool& integral) {
   return end;
 }
 
-inline std::uint64_t json_cursor::natural(std::string_view what) {
+template <class Unused>
+std::uint64_t basic_json_cursor<Unused>::natural(std::string_view what) {
   std::string const wanted = std::string{what} + " as a non-negative integer";
   char const c = peek();
   if (c == '-') fail(std::string{what} + " is negative");
@@ -239,7 +248,8 @@ inline std::uint64_t json_cursor::natural(std::string_view what) {
   return value;
 }
 
-inline archive_value json_cursor::number() {
+template <class Unused>
+archive_value basic_json_cursor<Unused>::number() {
   peek();
   bool integral = true;
   std::size_t const end = number_end(integral);
@@ -258,7 +268,8 @@ inline archive_value json_cursor::number() {
   return value;
 }
 
-inline void json_cursor::skip() {
+template <class Unused>
+void basic_json_cursor<Unused>::skip() {
   std::vector<bool> closes_object;  // one bit a level
   std::vector<bool> firsts;
   std::string text;
@@ -314,7 +325,8 @@ std::size_t find_duplicate(Keys const& keys) {
 
 }  // namespace detail
 
-inline archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start) {
+template <class>
+archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start) {
   json_cursor in{text, file, start};
   struct level {
     archive_value node;

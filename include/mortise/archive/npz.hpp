@@ -21,6 +21,7 @@ namespace mortise {
 /// One array; reading only through `open_archive`, where its name is "".
 struct npy {
   static constexpr std::string_view name = "npy";
+  template <class = void>
   static archive_contents parse(byte_source const& file);
 };
 
@@ -30,12 +31,15 @@ struct npz {
   static constexpr std::string_view name = "npz";
   static constexpr std::string_view extension = ".npz";
 
+  template <class = void>
   static bool recognises(detail::zip_reader const& zip) {
     for (detail::zip_entry const& e : zip.entries())
       if (e.name.size() < 5 || e.name.compare(e.name.size() - 4, 4, ".npy") != 0) return false;
     return true;
   }
+  template <class = void>
   static archive_contents parse(detail::zip_reader const& zip);
+  template <class = void>
   static void write(archive_value const& tree, byte_sink& out, archive_metadata const& = {});
 };
 
@@ -61,11 +65,12 @@ struct npy_header {
 };
 
 /// The one dict literal that an npy header is. No evaluator: names, quotes, integers, nothing else.
-class npy_parser {
+template <class = void>
+class basic_npy_parser {
  public:
   static constexpr std::size_t max_header = 10'000;  // numpy's own limit
 
-  npy_parser(std::string_view head, std::string_view file, std::uint64_t start) : head_{head}, file_{file}, start_{start} {}
+  basic_npy_parser(std::string_view head, std::string_view file, std::uint64_t start) : head_{head}, file_{file}, start_{start} {}
 
   /// size: bytes of the whole array file.
   npy_header parse(std::uint64_t size) {
@@ -184,8 +189,10 @@ class npy_parser {
     }
   }
 };
+using npy_parser = basic_npy_parser<>;
 
-inline std::string npy_header_text(tensor_ref const& t, std::string const& name) {
+template <class = void>
+std::string npy_header_text(tensor_ref const& t, std::string const& name) {
   std::string_view descr;
   for (npy_type const& n : npy_types)
     if (n.type == t.type) descr = n.descr;
@@ -209,7 +216,8 @@ inline std::string npy_header_text(tensor_ref const& t, std::string const& name)
 
 }  // namespace detail
 
-inline archive_contents npy::parse(byte_source const& file) {
+template <class>
+archive_contents npy::parse(byte_source const& file) {
   auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), detail::npy_parser::max_header + 12));
   std::string head(n, '\0');
   file.read(0, head.data(), n);
@@ -226,7 +234,8 @@ inline archive_contents npy::parse(byte_source const& file) {
   return c;
 }
 
-inline archive_contents npz::parse(detail::zip_reader const& zip) {
+template <class>
+archive_contents npz::parse(detail::zip_reader const& zip) {
   archive_contents c;
   c.format = name;
   c.sources.push_back(zip.file());
@@ -258,7 +267,8 @@ inline archive_contents npz::parse(detail::zip_reader const& zip) {
   return c;
 }
 
-inline void npz::write(archive_value const& tree, byte_sink& out, archive_metadata const&) {
+template <class>
+void npz::write(archive_value const& tree, byte_sink& out, archive_metadata const&) {
   if (!tree.is_dict()) throw usage_error{"mortise: an npz file holds a dict of tensors, not " + std::string{name_of(tree.kind())}};
   detail::zip_writer zip{out};
   std::vector<std::string> names;

@@ -100,11 +100,12 @@ struct pickled_tensor {
   std::vector<std::size_t> strides{};
 };
 
-class unpickler {
+template <class = void>
+class basic_unpickler {
  public:
   /// text: from the pickle's first byte on; may go on after STOP (legacy files). start: its offset in the file. where: "file" or "file: entry".
   /// budget: bytes of memory that the values may take. persistent_ids: length of a storage's id, 5 (zip) or 6 (legacy), 0: none allowed.
-  unpickler(std::string_view text, std::string where, std::uint64_t start, std::uint64_t budget, std::size_t id_length)
+  basic_unpickler(std::string_view text, std::string where, std::uint64_t start, std::uint64_t budget, std::size_t id_length)
       : text_{text}, where_{std::move(where)}, start_{start}, budget_{budget}, id_length_{id_length} {}
 
   static constexpr std::size_t max_depth = 200;
@@ -336,11 +337,13 @@ class unpickler {
     return out;
   }
 };
+using unpickler = basic_unpickler<>;
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
 /// UTF-8; lone surrogates encoded as Python's surrogatepass does are let through.
-inline void unpickler::check_text(std::string_view raw) const {
+template <class Unused>
+void basic_unpickler<Unused>::check_text(std::string_view raw) const {
   for (std::size_t i = 0; i < raw.size();) {
     std::size_t n = utf8_length(raw, i);
     if (n == 0 && raw.size() - i >= 3 && static_cast<unsigned char>(raw[i]) == 0xed && (static_cast<unsigned char>(raw[i + 1]) & 0xe0) == 0xa0 &&
@@ -351,7 +354,8 @@ inline void unpickler::check_text(std::string_view raw) const {
   }
 }
 
-inline void unpickler::push_long(std::string_view raw) {
+template <class Unused>
+void basic_unpickler<Unused>::push_long(std::string_view raw) {
   if (raw.size() <= 8) {
     std::uint64_t v = raw.empty() || !(static_cast<unsigned char>(raw.back()) & 0x80) ? 0 : ~std::uint64_t{0};
     for (std::size_t i = raw.size(); i-- != 0;) v = v << 8 | static_cast<unsigned char>(raw[i]);
@@ -390,7 +394,8 @@ inline void unpickler::push_long(std::string_view raw) {
   push(of_owned(digits, pickled::big_integer));
 }
 
-inline void unpickler::push_integer_text(std::string_view digits) {
+template <class Unused>
+void basic_unpickler<Unused>::push_integer_text(std::string_view digits) {
   if (!digits.empty() && digits.back() == 'L') digits.remove_suffix(1);
   std::int64_t v = 0;
   auto const [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), v);
@@ -399,7 +404,8 @@ inline void unpickler::push_integer_text(std::string_view digits) {
 }
 
 /// Steps over one opcode without running it; false at the end or at an opcode unknown. GLOBAL gives its names.
-inline bool unpickler::skip_operand(unsigned char op, std::string_view& module, std::string_view& name) {
+template <class Unused>
+bool basic_unpickler<Unused>::skip_operand(unsigned char op, std::string_view& module, std::string_view& name) {
   auto const has = [this](std::uint64_t n) { return n <= text_.size() - at_; };
   auto const skip = [&](std::uint64_t n) { return has(n) && (at_ += static_cast<std::size_t>(n), true); };
   auto const counted = [&](std::size_t width) { return has(width) && skip(number(width)); };
@@ -425,7 +431,8 @@ inline bool unpickler::skip_operand(unsigned char op, std::string_view& module, 
   }
 }
 
-inline void unpickler::refuse_global(std::string_view module, std::string_view name) {
+template <class Unused>
+void basic_unpickler<Unused>::refuse_global(std::string_view module, std::string_view name) {
   auto const is_known = [](std::string_view m, std::string_view n) {
     for (known_global const& g : known_globals)
       if (g.module == m && g.name == n) return true;
@@ -455,7 +462,8 @@ inline void unpickler::refuse_global(std::string_view module, std::string_view n
   fail(reason);
 }
 
-inline void unpickler::push_global(std::string_view module, std::string_view name) {
+template <class Unused>
+void basic_unpickler<Unused>::push_global(std::string_view module, std::string_view name) {
   for (known_global const& g : known_globals)
     if (g.module == module && g.name == name) {
       node n = of(pickled::global);
@@ -484,7 +492,8 @@ inline void unpickler::push_global(std::string_view module, std::string_view nam
   refuse_global(module, name);
 }
 
-inline void unpickler::push_storage(id persistent) {
+template <class Unused>
+void basic_unpickler<Unused>::push_storage(id persistent) {
   if (id_length_ == 0) fail("a persistent id where none belongs");
   if (kind(persistent) != pickled::tuple) fail("a persistent id that is no tuple");
   auto const& a = children(persistent);
@@ -533,7 +542,8 @@ inline void unpickler::push_storage(id persistent) {
   push(n);
 }
 
-inline void unpickler::rebuild_tensor(std::vector<id> const& a, known how) {
+template <class Unused>
+void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how) {
   if (kind(a[0]) != pickled::storage) fail("a tensor's storage is no storage");
   pickled_tensor t;
   t.storage = nodes_[a[0]].index;
@@ -580,7 +590,8 @@ inline void unpickler::rebuild_tensor(std::vector<id> const& a, known how) {
   push(n);
 }
 
-inline void unpickler::reduce(id callable, id args) {
+template <class Unused>
+void basic_unpickler<Unused>::reduce(id callable, id args) {
   if (kind(callable) != pickled::global) fail("REDUCE of something that cannot be called");
   auto const what = static_cast<known>(nodes_[callable].index);
   switch (what) {
@@ -671,7 +682,8 @@ inline void unpickler::reduce(id callable, id args) {
   fail("an unknown callable");
 }
 
-inline void unpickler::build(id state) {
+template <class Unused>
+void basic_unpickler<Unused>::build(id state) {
   id const target = top();
   // torch sets attributes (`_metadata`) of state_dicts; they carry no data of ours. Everything else is refused.
   if (kind(target) == pickled::dict && nodes_[target].ordered) {
@@ -681,7 +693,8 @@ inline void unpickler::build(id state) {
   fail("BUILD on something that is no OrderedDict");
 }
 
-inline void unpickler::run() {
+template <class Unused>
+void basic_unpickler<Unused>::run() {
   bool first = true;
   for (;;) {
     op_at_ = at_;
@@ -863,7 +876,8 @@ inline void unpickler::run() {
   }
 }
 
-inline archive_value unpickler::to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin) {
+template <class Unused>
+archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin) {
   struct level {
     id source;
     archive_value made;

@@ -26,10 +26,14 @@ struct safetensors {
   static constexpr std::uint64_t max_header = 100'000'000;  ///< the reference reader refuses more
 
   /// Is this what the file begins with? `head`: its first bytes, 9 or all that there are.
+  template <class = void>
   static bool recognises(std::string_view head, std::uint64_t file_size);
   /// Checks everything, reads the header only.
+  template <class = void>
   static archive_contents parse(byte_source const& file);
+  template <class = void>
   static void write(flat_archive archive, byte_sink& out);
+  template <class = void>
   static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {}) {
     flat_archive flat = flatten_checkpoint(tree);
     flat.metadata.insert(flat.metadata.end(), extra.begin(), extra.end());
@@ -62,7 +66,8 @@ inline constexpr safetensors_type safetensors_types[] = {
 };
 
 /// Position in the table, or -1.
-inline int safetensors_rank(element_type type) {
+template <class = void>
+int safetensors_rank(element_type type) {
   for (int i = 0; safetensors_type const& t : safetensors_types) {
     if (t.type == type) return i;
     ++i;
@@ -70,9 +75,10 @@ inline int safetensors_rank(element_type type) {
   return -1;
 }
 
-class safetensors_parser {
+template <class = void>
+class basic_safetensors_parser {
  public:
-  safetensors_parser(byte_source const& file, std::string_view header) : in_{header, file.name(), 8}, file_{file} {}
+  basic_safetensors_parser(byte_source const& file, std::string_view header) : in_{header, file.name(), 8}, file_{file} {}
 
   archive_contents parse() {
     contents_.format = "safetensors";
@@ -180,12 +186,15 @@ class safetensors_parser {
     ranges.push_back(where);
   }
 };
+using safetensors_parser = basic_safetensors_parser<>;
 
 }  // namespace detail
 
-inline bool safetensors::recognises(std::string_view head, std::uint64_t) { return head.size() >= 9 && head[8] == '{'; }
+template <class>
+bool safetensors::recognises(std::string_view head, std::uint64_t) { return head.size() >= 9 && head[8] == '{'; }
 
-inline archive_contents safetensors::parse(byte_source const& file) {
+template <class>
+archive_contents safetensors::parse(byte_source const& file) {
   auto const fail = [&file](std::uint64_t at, std::string const& reason) { throw archive_error{file.name(), at, reason}; };
   if (file.size() < 8) fail(0, "the file is too small for a safetensors header: " + std::to_string(file.size()) + " bytes");
   unsigned char length[8];
@@ -242,7 +251,8 @@ inline archive_contents safetensors::parse(byte_source const& file) {
   return c;
 }
 
-inline void safetensors::write(flat_archive archive, byte_sink& out) {
+template <class>
+void safetensors::write(flat_archive archive, byte_sink& out) {
   auto& tensors = archive.tensors;
   for (named_tensor const& t : tensors) {
     if (t.name == "__metadata__") throw usage_error{"mortise: safetensors reserves the tensor name __metadata__"};

@@ -27,14 +27,17 @@ struct torch_zip {
   static constexpr std::string_view extension = ".pt";
   static constexpr std::uint64_t max_pickle = std::uint64_t{1} << 28;
 
+  template <class = void>
   static archive_contents parse(detail::zip_reader const& zip);
   /// `extra` goes into the dict "metadata" of a tree that is a checkpoint; a state_dict alone cannot carry it.
+  template <class = void>
   static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {});
 };
 
 /// Files of torch.save before 1.6; reading only.
 struct torch_legacy {
   static constexpr std::string_view name = "torch_legacy";
+  template <class = void>
   static archive_contents parse(byte_source const& file);
 };
 
@@ -63,7 +66,8 @@ void place_tensors(archive_contents& c, unpickler const& p, std::vector<std::uin
   }
 }
 
-class pickle_writer {
+template <class = void>
+class basic_pickle_writer {
  public:
   std::string text{"\x80\x02"};
 
@@ -114,8 +118,10 @@ class pickle_writer {
     for (std::size_t i = 0; i != bytes; ++i) text += static_cast<char>(static_cast<unsigned char>(v >> (8 * i)));
   }
 };
+using pickle_writer = basic_pickle_writer<>;
 
-class torch_writer {
+template <class = void>
+class basic_torch_writer {
  public:
   struct storage {
     std::byte const* data;
@@ -227,10 +233,12 @@ class torch_writer {
     out += 'R';
   }
 };
+using torch_writer = basic_torch_writer<>;
 
 }  // namespace detail
 
-inline void torch_zip::write(archive_value const& tree, byte_sink& out, archive_metadata const& extra) {
+template <class>
+void torch_zip::write(archive_value const& tree, byte_sink& out, archive_metadata const& extra) {
   detail::torch_writer w;
   if (!extra.empty() && tree.is_dict() && !detail::all_tensors(tree)) {
     archive_value copy = tree;
@@ -251,7 +259,8 @@ inline void torch_zip::write(archive_value const& tree, byte_sink& out, archive_
   zip.finish();
 }
 
-inline archive_contents torch_zip::parse(detail::zip_reader const& zip) {
+template <class>
+archive_contents torch_zip::parse(detail::zip_reader const& zip) {
   std::string const& file = zip.file().name();
   auto const& entries = zip.entries();
   std::string const& first = entries[0].name;
@@ -306,7 +315,8 @@ inline archive_contents torch_zip::parse(detail::zip_reader const& zip) {
   return c;
 }
 
-inline archive_contents torch_legacy::parse(byte_source const& file) {
+template <class>
+archive_contents torch_legacy::parse(byte_source const& file) {
   std::uint64_t const size = file.size();
   std::uint64_t const budget = 4 * size + (1 << 20);
   std::string text;

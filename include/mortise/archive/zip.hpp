@@ -30,20 +30,22 @@ struct zip_entry {
   std::uint16_t flags = 0;
 };
 
-inline std::uint64_t little(std::byte const* at, std::size_t n) {
+template <class = void>
+std::uint64_t little(std::byte const* at, std::size_t n) {
   std::uint64_t v = 0;
   for (std::size_t i = n; i-- != 0;) v = v << 8 | static_cast<std::uint64_t>(at[i]);
   return v;
 }
 
-class zip_reader {
+template <class = void>
+class basic_zip_reader {
  public:
-  explicit zip_reader(byte_source file) : file_{std::move(file)} { read_directory(); }
+  explicit basic_zip_reader(byte_source file) : file_{std::move(file)} { read_directory(); }
 
   byte_source const& file() const { return file_; }
   std::vector<zip_entry> const& entries() const { return entries_; }
   zip_entry const* find(std::string_view name) const {
-    auto const at = std::lower_bound(by_name_.begin(), by_name_.end(), name, [this](std::uint32_t i, std::string_view n) { return entries_[i].name < n; });
+    auto const at = std::lower_bound(by_name_.begin(), by_name_.end(), name, [this](std::uint32_t i, std::string_view n) { return entries_[i].name.compare(n) < 0; });
     return at != by_name_.end() && entries_[*at].name == name ? &entries_[*at] : nullptr;
   }
   /// A stored entry's payload, its CRC checked. `limit`: refuses more.
@@ -67,8 +69,10 @@ class zip_reader {
   /// The zip64 extra field: replaces those of the given values that are all ones.
   void resolve_zip64(std::byte const* extra, std::size_t n, std::vector<std::uint64_t*> const& wanted, std::uint64_t at, std::string const& name, bool local);
 };
+using zip_reader = basic_zip_reader<>;
 
-inline void zip_reader::resolve_zip64(std::byte const* extra, std::size_t n, std::vector<std::uint64_t*> const& wanted, std::uint64_t at,
+template <class Unused>
+void basic_zip_reader<Unused>::resolve_zip64(std::byte const* extra, std::size_t n, std::vector<std::uint64_t*> const& wanted, std::uint64_t at,
                                       std::string const& name, bool local) {
   bool found = false;
   for (std::size_t i = 0; i < n;) {
@@ -94,7 +98,8 @@ inline void zip_reader::resolve_zip64(std::byte const* extra, std::size_t n, std
   if (!wanted.empty() && !found) fail(at, "entry " + in_quotes(name) + ": its sizes are in a zip64 field that is missing");
 }
 
-inline void zip_reader::read_directory() {
+template <class Unused>
+void basic_zip_reader<Unused>::read_directory() {
   std::uint64_t const size = file_.size();
   if (size < 22) fail(0, "the zip file is truncated: no end of central directory");
   auto const tail_size = static_cast<std::size_t>(std::min<std::uint64_t>(size, 22 + 65535));
@@ -198,7 +203,8 @@ inline void zip_reader::read_directory() {
   }
 }
 
-inline void zip_reader::read_local(zip_entry& e, std::uint64_t end) {
+template <class Unused>
+void basic_zip_reader<Unused>::read_local(zip_entry& e, std::uint64_t end) {
   std::string const who = "entry " + in_quotes(e.name);
   if (e.header > file_.size() || file_.size() - e.header < 30) fail(e.header, who + ": its local header lies outside the file");
   std::byte h[30];
@@ -241,9 +247,10 @@ inline void zip_reader::read_local(zip_entry& e, std::uint64_t end) {
 }
 
 /// Writes stored entries whose payloads begin at multiples of 64; zip64 fields only where a number does not fit 32 bits.
-class zip_writer {
+template <class = void>
+class basic_zip_writer {
  public:
-  explicit zip_writer(byte_sink& out) : out_{out} {}
+  explicit basic_zip_writer(byte_sink& out) : out_{out} {}
 
   void add(std::string name, void const* first, std::size_t first_size, void const* second = nullptr, std::size_t second_size = 0) {
     entry e{std::move(name), at_, first_size + second_size, crc32(crc32(0, first, first_size), second, second_size)};
@@ -360,5 +367,6 @@ class zip_writer {
     at_ += text.size();
   }
 };
+using zip_writer = basic_zip_writer<>;
 
 }  // namespace mortise::detail

@@ -10,12 +10,13 @@
 
 namespace mortise::detail {
 
-class inflater {
+template <class = void>
+class basic_inflater {
  public:
   /// Why it stopped; `done` is the only good end. `full`: the output is filled before the stream ends.
   enum class result { done, full, truncated, malformed };
 
-  inflater(std::span<std::byte const> in, std::span<std::byte> out) : in_{in}, out_{out} {}
+  basic_inflater(std::span<std::byte const> in, std::span<std::byte> out) : in_{in}, out_{out} {}
 
   result run() {
     for (;;) {
@@ -190,5 +191,6 @@ class inflater {
     }
   }
 };
+using inflater = basic_inflater<>;
 
 }  // namespace mortise::detail

@@ -9,7 +9,8 @@
 namespace mortise::detail {
 
 /// In quotes, control characters and bytes outside ASCII as \xNN, cut after `limit` bytes.
-inline std::string in_quotes(std::string_view text, std::size_t limit = 80) {
+template <class = void>
+std::string in_quotes(std::string_view text, std::size_t limit = 80) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out = "\"";
   for (char c : text.substr(0, limit)) {
@@ -26,7 +27,8 @@ inline std::string in_quotes(std::string_view text, std::size_t limit = 80) {
 }
 
 /// Length of the UTF-8 sequence at text[i], or 0: stray or overlong bytes, surrogates, beyond U+10FFFF (Unicode 15, table 3-7).
-inline std::size_t utf8_length(std::string_view text, std::size_t i) {
+template <class = void>
+std::size_t utf8_length(std::string_view text, std::size_t i) {
   auto const at = [text](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
   auto const tail = [at](std::size_t k) { return (at(k) & 0xc0u) == 0x80u; };
   unsigned const a = at(i);
@@ -46,7 +48,8 @@ inline std::size_t utf8_length(std::string_view text, std::size_t i) {
 }
 
 /// Position of the first byte that is no UTF-8, or npos.
-inline std::size_t find_invalid_utf8(std::string_view text) {
+template <class = void>
+std::size_t find_invalid_utf8(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     std::size_t const n = utf8_length(text, i);
     if (n == 0) return i;
@@ -55,7 +58,8 @@ inline std::size_t find_invalid_utf8(std::string_view text) {
   return std::string_view::npos;
 }
 
-inline void append_utf8(std::string& out, std::uint32_t code) {
+template <class = void>
+void append_utf8(std::string& out, std::uint32_t code) {
   auto const put = [&out](std::uint32_t byte) { out += static_cast<char>(static_cast<unsigned char>(byte)); };
   if (code < 0x80) {
     put(code);
@@ -75,10 +79,12 @@ inline void append_utf8(std::string& out, std::uint32_t code) {
 }
 
 /// a * b, or false when it does not fit.
-inline bool checked_multiply(std::uint64_t a, std::uint64_t b, std::uint64_t& product) {
+template <class = void>
+bool checked_multiply(std::uint64_t a, std::uint64_t b, std::uint64_t& product) {
   return !__builtin_mul_overflow(a, b, &product);
 }
 
-inline bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t& sum) { return !__builtin_add_overflow(a, b, &sum); }
+template <class = void>
+bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t& sum) { return !__builtin_add_overflow(a, b, &sum); }
 
 }  // namespace mortise::detail
