@@ -10,6 +10,7 @@
 //   epoch, global_step, best_metric                 -                                 ckpt.epoch, ...     decimal text
 //   metadata.<key>                                  -                                 user.<key>
 //   format_version                                  -                                 ckpt.version
+//   -                                               -                                 ckpt.checksum.<name>, where asked for
 //   any other key                                   <key>.<dotted name>               ckpt.<key>          JSON
 //
 // JSON has no tuples, integer keys, infinities, bytes or tensors. Infinities and NaN are the strings "inf", "-inf", "nan"; `betas` is an
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include <mortise/archive/contents.hpp>
+#include <mortise/archive/detail/crc32.hpp>
 #include <mortise/archive/json.hpp>
 
 namespace mortise {
@@ -51,6 +53,13 @@ flat_archive flatten_checkpoint(archive_value const& tree);
 /// The tree of a file's names and metadata; tensor nodes hold positions in `c.tensors`. archive_error where the text is malformed.
 template <class = void>
 archive_value unflatten_checkpoint(archive_contents const& c);
+
+/// `ckpt.checksum.<name>` = "crc32:<8 hexadecimal digits>" for every tensor that is stored.
+template <class = void>
+void add_checksums(flat_archive& archive);
+/// Makes records of the checksums among the metadata, which are verified when a tensor is read.
+template <class = void>
+void resolve_checksums(archive_contents& c);
 
 /// Appends the aliases among the metadata to tensors and places, and checks `ckpt.version`.
 template <class = void>
@@ -447,6 +456,52 @@ flat_archive flatten_checkpoint(archive_value const& tree) {
     }
   all.erase(all.begin() + static_cast<std::ptrdiff_t>(kept), all.end());
   return std::move(w.out);
+}
+
+namespace detail {
+
+template <class = void>
+std::string hex8(std::uint32_t v) {
+  std::string text(8, '0');
+  for (std::size_t i = 0; i != 8; ++i, v >>= 4) text[7 - i] = "0123456789abcdef"[v & 15u];
+  return text;
+}
+
+}  // namespace detail
+
+template <class>
+void add_checksums(flat_archive& archive) {
+  for (named_tensor const& t : archive.tensors)
+    archive.metadata.emplace_back("ckpt.checksum." + t.name,
+                                  "crc32:" + detail::hex8(t.tensor.data == nullptr ? 0 : detail::crc32(0, t.tensor.data, t.tensor.bytes())));
+}
+
+template <class>
+void resolve_checksums(archive_contents& c) {
+  constexpr std::string_view prefix = "ckpt.checksum.";
+  std::vector<std::uint32_t> order;
+  for (auto const& pair : c.metadata) {
+    std::string const& key = pair.first;
+    std::string const& text = pair.second;
+    if (key.compare(0, prefix.size(), prefix) != 0) continue;
+    auto const fail = [&](std::string const& reason) {
+      throw archive_error{c.sources.at(0).name(), archive_error::no_offset, "metadata " + detail::in_quotes(key) + ": " + reason};
+    };
+    if (order.empty()) {
+      order.resize(c.tensors.size());
+      for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+      std::sort(order.begin(), order.end(), [&c](std::uint32_t a, std::uint32_t b) { return c.tensors[a].name < c.tensors[b].name; });
+    }
+    std::string_view const name = std::string_view{key}.substr(prefix.size());
+    auto const at = std::lower_bound(order.begin(), order.end(), name, [&c](std::uint32_t i, std::string_view n) { return std::string_view{c.tensors[i].name} < n; });
+    if (at == order.end() || c.tensors[*at].name != name) fail("there is no such tensor");
+    std::uint32_t crc = 0;
+    bool const known = text.size() == 14 && text.compare(0, 6, "crc32:") == 0;
+    if (!known || std::from_chars(text.data() + 6, text.data() + 14, crc, 16).ptr != text.data() + 14) fail("no checksum of a known kind: " + detail::in_quotes(text));
+    tensor_place& place = c.places[*at];
+    place.record = static_cast<std::uint32_t>(c.records.size());
+    c.records.push_back({"tensor " + detail::in_quotes(name), place.offset, c.tensors[*at].bytes(), place.source, crc, true, false, 0});
+  }
 }
 
 template <class>

@@ -39,11 +39,15 @@ class byte_source {
   static byte_source own(std::vector<std::byte> bytes, std::string name);
 
   std::uint64_t size() const { return state_->size; }
+  /// The path of a file.
   std::string const& name() const { return state_->name; }
+  bool is_file() const { return state_->file >= 0; }
   /// All bytes, where they lie in memory (a map, or memory); null for a file that is read.
   std::byte const* data() const { return state_->data; }
   /// Reads n bytes; archive_error when they are not there.
   void read(std::uint64_t offset, void* to, std::size_t n) const;
+  /// Throws unless n bytes can be read now: they are brought into the page cache, and not copied.
+  void check_readable(std::uint64_t offset, std::uint64_t n) const;
   std::vector<std::byte> read(std::uint64_t offset, std::size_t n) const {
     if (offset > size() || n > size() - offset) past_end(offset);
     std::vector<std::byte> bytes(n);
@@ -147,6 +151,8 @@ class basic_atomic_file_writer final : public byte_sink {
 
   /// Small writes are gathered; large ones go to the kernel from where they lie.
   void write(void const* bytes, std::size_t n) override;
+  /// Everything is written and, where durable, on the disk; only the rename is left. `commit` does this too.
+  void finish();
   void commit();
   /// Removes the temporary file; a no-op after `commit`.
   void discard() noexcept;
@@ -243,6 +249,42 @@ inline void byte_source::read(std::uint64_t offset, void* to, std::size_t n) con
   }
 }
 
+inline void byte_source::check_readable(std::uint64_t offset, std::uint64_t n) const {
+  if (offset > size() || n > size() - offset) past_end(offset);
+  if (data() != nullptr || n == 0) return;
+  struct stat info{};
+  if (::fstat(state_->file, &info) != 0) throw io_error{name(), "fstat", errno};
+  if (static_cast<std::uint64_t>(info.st_size) < offset + n) past_end(static_cast<std::uint64_t>(info.st_size));
+  constexpr std::uint64_t window = std::uint64_t{1} << 23;
+#if defined(MADV_POPULATE_READ)
+  // Faults that would end a program come back as an error here; the window is unmapped at once, so it never counts as memory.
+  auto const page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::uint64_t at = offset / page * page;
+  bool supported = true;
+  for (; at < offset + n; at += window) {
+    auto const length = static_cast<std::size_t>(offset + n - at < window ? offset + n - at : window);
+    void* const map = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, state_->file, static_cast<off_t>(at));
+    if (map == MAP_FAILED) {
+      supported = false;
+      break;
+    }
+    int const result = ::madvise(map, length, MADV_POPULATE_READ);
+    ::munmap(map, length);
+    if (result == 0) continue;
+    supported = false;  // an old kernel, or bytes that cannot be read: the loop below tells which
+    break;
+  }
+  if (supported) return;
+#endif
+  std::vector<std::byte> scratch(static_cast<std::size_t>(n < (window >> 3) ? n : window >> 3));
+  while (n != 0) {
+    auto const part = static_cast<std::size_t>(n < scratch.size() ? n : scratch.size());
+    read(offset, scratch.data(), part);
+    offset += part;
+    n -= part;
+  }
+}
+
 namespace detail {
 
 /// Where a path leads after symbolic links (a link that leads nowhere stays as it is).
@@ -326,7 +368,7 @@ void basic_atomic_file_writer<Calls>::write_through(std::byte const* bytes, std:
 }
 
 template <class Calls>
-void basic_atomic_file_writer<Calls>::commit() {
+void basic_atomic_file_writer<Calls>::finish() {
   if (file_ < 0) throw usage_error{"mortise::atomic_file_writer: commit twice or after a failure"};
   flush();
   if (durable_)
@@ -335,6 +377,11 @@ void basic_atomic_file_writer<Calls>::commit() {
   int const file = std::exchange(file_, -1);
   // After EINTR the descriptor is gone on Linux; some network file systems report a failed write only here.
   if (Calls::close(file) != 0 && errno != EINTR) fail("close", errno);
+}
+
+template <class Calls>
+void basic_atomic_file_writer<Calls>::commit() {
+  if (file_ >= 0 || temporary_.empty()) finish();
   if (Calls::rename(temporary_.c_str(), target_.c_str()) != 0) fail("rename the temporary file over it", errno);
   temporary_.clear();
   if (!durable_) return;

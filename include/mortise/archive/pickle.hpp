@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -152,10 +153,11 @@ class basic_unpickler {
   std::size_t at_ = 0;
   std::size_t op_at_ = 0;
   bool ran_out_ = false;
-  std::vector<node> nodes_{};
-  std::vector<std::vector<id>> children_{1};  // 0: none
+  // Deques: what grows with hostile input must not need three times its size while it moves.
+  std::deque<node> nodes_{of(pickled::none), of_boolean(false), of_boolean(true), of(pickled::tuple)};  // the first four are shared
+  std::deque<std::vector<id>> children_{1};  // 0: none
   std::string owned_{};                       // text that does not stand in the pickle
-  std::vector<id> stack_{};
+  std::deque<id> stack_{};
   std::vector<std::size_t> marks_{};
   std::vector<id> memo_{};
   std::unordered_map<std::string, std::uint32_t> storage_by_key_{};
@@ -221,6 +223,11 @@ class basic_unpickler {
     n.kind = kind;
     return n;
   }
+  static node of_boolean(bool v) {
+    node n = of(pickled::boolean);
+    n.integer = v;
+    return n;
+  }
   static node of_integer(std::int64_t v) {
     node n = of(pickled::integer);
     n.integer = v;
@@ -278,7 +285,7 @@ class basic_unpickler {
     // Pickle writers number densely; an index far from that would only be a way to ask for memory.
     if (index > 2 * memo_puts_ + 65536) fail("memo index " + std::to_string(index) + " is out of proportion");
     if (index >= memo_.size()) {
-      spend((index + 1 - memo_.size()) * sizeof(id));
+      spend(3 * (index + 1 - memo_.size()) * sizeof(id));
       memo_.resize(static_cast<std::size_t>(index) + 1, absent);
     }
     memo_[static_cast<std::size_t>(index)] = v;
@@ -721,16 +728,11 @@ void basic_unpickler<Unused>::run() {
         break;
       case '}': push(of(pickled::dict)); break;
       case ']': push(of(pickled::list)); break;
-      case ')': push(of(pickled::tuple)); break;
+      case ')': push(id{3}); break;
       case 0x8f: push(of(pickled::set)); break;
-      case 'N': push(of(pickled::none)); break;
-      case 0x88:
-      case 0x89: {
-        node n = of(pickled::boolean);
-        n.integer = op == 0x88;
-        push(n);
-        break;
-      }
+      case 'N': push(id{0}); break;
+      case 0x88: push(id{2}); break;
+      case 0x89: push(id{1}); break;
       case 'K': push(of_integer(static_cast<std::int64_t>(number(1)))); break;
       case 'M': push(of_integer(static_cast<std::int64_t>(number(2)))); break;
       case 'J': push(of_integer(static_cast<std::int32_t>(number(4)))); break;
@@ -841,13 +843,8 @@ void basic_unpickler<Unused>::run() {
       case '2': push(top()); break;
       case 'I': {
         std::string_view const digits = line();
-        if (digits == "00" || digits == "01") {
-          node n = of(pickled::boolean);
-          n.integer = digits == "01";
-          push(n);
-        } else {
-          push_integer_text(digits);
-        }
+        if (digits == "00" || digits == "01") push(id{digits == "01" ? 2u : 1u});
+        else push_integer_text(digits);
         break;
       }
       case 'L': push_integer_text(line()); break;

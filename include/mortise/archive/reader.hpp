@@ -1,7 +1,8 @@
 // Opening any archive that this library reads, recognised by its content.
 //
 //   archive_reader open_archive(std::string const& path)                     file; also a sharded model's index.json
-//   archive_reader open_archive(byte_source source)                          memory, or a memory map (byte_source::map)
+//   archive_reader open_archive(byte_source source)                          memory
+//   archive_reader map_file(std::string const& path)                         file, through a memory map
 //
 //   std::string const&              reader.format()                          "safetensors", "torch_zip", "torch_legacy", "npz", "npy"
 //   std::vector<tensor_info> const& reader.tensors()                         name, type, shape (dotted names)
@@ -19,6 +20,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -28,15 +30,19 @@
 #include <utility>
 #include <vector>
 
+#include <sys/stat.h>
+
 #include <mortise/archive/contents.hpp>
 #include <mortise/archive/detail/crc32.hpp>
 #include <mortise/archive/detail/inflate.hpp>
 #include <mortise/archive/file.hpp>
 #include <mortise/archive/npz.hpp>
 #include <mortise/archive/safetensors.hpp>
+#include <mortise/archive/shards.hpp>
 #include <mortise/archive/torch.hpp>
 #include <mortise/archive/zip.hpp>
 #include <mortise/archive/value.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -66,6 +72,13 @@ class archive_reader {
   /// `to` must have exactly the tensor's bytes. Packed tensors are read straight into it.
   void read_into(std::string_view tensor, std::span<std::byte> to) const { read_entry_into(entry(tensor), to); }
   void read_entry_into(std::size_t i, std::span<std::byte> to) const;
+  /// Bytes [offset, offset + to.size()) of the packed tensor, for tensors that `reads_in_parts`. Verifies no checksum: `check_readable` does.
+  void read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const;
+  /// False for strided and compressed tensors, which are read as a whole.
+  bool reads_in_parts(std::size_t i) const;
+  /// Checks the checksums of these tensors, and that all their bytes can be read, without keeping them: the reads that follow find them in
+  /// the page cache. archive_error, io_error.
+  void check_readable(std::span<std::size_t const> entries) const;
   /// The tensor's bytes where they lie; empty when the source is a file that is read, or the tensor is strided or byte-swapped.
   std::span<std::byte const> mapped(std::string_view tensor) const { return mapped_entry(entry(tensor)); }
   std::span<std::byte const> mapped_entry(std::size_t i) const;
@@ -96,8 +109,13 @@ class archive_reader {
   bool is_checkpoint() const;
 };
 
-/// Recognises the format by content and checks the file's whole structure. archive_error, io_error.
+/// Recognises the format by content and checks the file's whole structure. archive_error, io_error. Where there is no such file but
+/// PATH.index.json, that is opened with its shards.
 archive_reader open_archive(std::string const& path);
+/// The same through a memory map: tensors are copied from the page cache straight to where they go, nothing is read into memory in between,
+/// and processes that map the same file share its pages. `reader.mapped(name)` is a tensor where it lies. The file must not be cut short
+/// or overwritten in place while it is mapped (SIGBUS); the saves of this library replace files, which is safe.
+archive_reader map_file(std::string const& path);
 archive_reader open_archive(byte_source source);
 inline archive_reader open_archive(std::span<std::byte const> memory) { return open_archive(byte_source::view(memory)); }
 
@@ -230,10 +248,11 @@ inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> 
     std::vector<std::byte> const bytes = inflate_record(*record);
     detail::gather(t, place.packed, bytes.data() + place.offset, width, to);
   } else if (place.packed) {
-    bool const whole = record != nullptr && record->offset == place.offset && record->size == to.size();
-    if (record != nullptr && !whole) verify_record(place.record);
+    bool const checked = record == nullptr || !record->has_crc || state_->verified[place.record].load(std::memory_order_acquire);
+    bool const whole = !checked && record->offset == place.offset && record->size == to.size();
+    if (!checked && !whole) verify_record(place.record);
     source.read(place.offset, to.data(), to.size());
-    if (whole && record->has_crc && detail::crc32(0, to.data(), to.size()) != record->crc) wrong_crc(*record);
+    if (whole && detail::crc32(0, to.data(), to.size()) != record->crc) wrong_crc(*record);
   } else {
     if (record != nullptr) verify_record(place.record);
     std::size_t last = 0;
@@ -242,6 +261,43 @@ inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> 
     else detail::gather(t, false, source.read(place.offset, (last + 1) * width).data(), width, to);
   }
   if (place.big_endian) detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
+}
+
+inline bool archive_reader::reads_in_parts(std::size_t i) const {
+  tensor_place const& place = state_->contents.places.at(i);
+  return place.packed && (place.record >= state_->contents.records.size() || !state_->contents.records[place.record].deflated);
+}
+
+inline void archive_reader::read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const {
+  tensor_info const& t = tensors().at(i);
+  tensor_place const& place = state_->contents.places[i];
+  if (offset > t.bytes() || to.size() > t.bytes() - offset) throw usage_error{name() + ": a part outside of tensor " + detail::in_quotes(t.name)};
+  state_->contents.sources[place.source].read(place.offset + offset, to.data(), to.size());
+  if (!place.big_endian) return;
+  std::size_t const width = bits_of(t.type) / 8;
+  detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
+}
+
+inline void archive_reader::check_readable(std::span<std::size_t const> entries) const {
+  auto const& records = state_->contents.records;
+  for (std::size_t const i : entries) {
+    tensor_info const& t = tensors().at(i);
+    tensor_place const& place = state_->contents.places[i];
+    if (t.count() == 0) continue;
+    if (place.record < records.size() && records[place.record].deflated) {
+      (void)inflate_record(records[place.record]);
+    } else if (place.record < records.size() && records[place.record].has_crc) {
+      verify_record(place.record);
+    } else {
+      std::size_t bytes = t.bytes();
+      if (!place.packed) {
+        bytes = 1;
+        for (std::size_t d = 0; d != t.shape.size(); ++d) bytes += (t.shape[d] - 1) * t.strides[d];
+        bytes *= bits_of(t.type) / 8;
+      }
+      state_->contents.sources[place.source].check_readable(place.offset, bytes);
+    }
+  }
 }
 
 inline void archive_reader::wrong_crc(archive_record const& record) const {
@@ -373,23 +429,50 @@ inline std::string_view known_but_refused(std::string_view head) {
 
 }  // namespace detail
 
-inline archive_reader open_archive(byte_source source) {
+namespace detail {
+
+/// A text that begins like JSON, where safetensors would have a length beyond its limit.
+inline bool looks_like_json(std::string_view head) {
+  std::size_t const at = head.find_first_not_of(" \t\r\n");
+  if (at == std::string_view::npos || head[at] != '{' || head.size() < 8) return false;
+  std::uint64_t const length = little(reinterpret_cast<std::byte const*>(head.data()), 8);
+  return length > safetensors::max_header;
+}
+
+/// index: shards of a model may be given; they are looked for beside it.
+MORTISE_COLD inline archive_contents parse_archive(byte_source const& source, bool index) {
   std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)), '\0');
   source.read(0, head.data(), head.size());
   if (head.empty()) throw archive_error{source.name(), 0, "the file is empty"};
-  if (std::string_view const kind = detail::known_but_refused(head); !kind.empty())
-    throw archive_error{source.name(), 0, "this is " + std::string{kind}};
+  if (std::string_view const kind = known_but_refused(head); !kind.empty()) throw archive_error{source.name(), 0, "this is " + std::string{kind}};
   std::string_view const first = head;
   if (first.substr(0, 4) == "PK\5\6") throw archive_error{source.name(), 0, "this is an empty zip file"};
   if (first.substr(0, 2) == "PK") {
-    detail::zip_reader const zip{source};
-    return archive_reader{npz::recognises(zip) ? npz::parse(zip) : torch_zip::parse(zip)};
+    zip_reader const zip{source};
+    return npz::recognises(zip) ? npz::parse(zip) : torch_zip::parse(zip);
   }
-  if (first.substr(0, 6) == "\x93NUMPY") return archive_reader{npy::parse(source)};
-  if (first[0] == '\x80' && !safetensors::recognises(first, source.size())) return archive_reader{torch_legacy::parse(source)};
-  return archive_reader{safetensors::parse(source)};
+  if (first.substr(0, 6) == "\x93NUMPY") return npy::parse(source);
+  if (looks_like_json(first)) {
+    if (!index) throw archive_error{source.name(), 0, "this is JSON text where a shard of tensors belongs"};
+    if (!source.is_file()) throw archive_error{source.name(), 0, "this is JSON text; an index of shards must be opened by its path, since the shards lie beside it"};
+    bool const mapped = source.data() != nullptr;
+    return parse_index(source, [mapped](std::string const& path) { return parse_archive(mapped ? byte_source::map(path) : byte_source::open(path), false); });
+  }
+  if (first[0] == '\x80' && !safetensors::recognises(first, source.size())) return torch_legacy::parse(source);
+  return safetensors::parse(source);
 }
 
-inline archive_reader open_archive(std::string const& path) { return open_archive(byte_source::open(path)); }
+/// The file, or where there is none, the index of the shards that a sharded save to this path made.
+MORTISE_COLD inline std::string file_or_index(std::string const& path) {
+  struct stat info{};
+  std::string const index = path + std::string{index_ending};
+  return ::stat(path.c_str(), &info) != 0 && errno == ENOENT && ::stat(index.c_str(), &info) == 0 ? index : path;
+}
+
+}  // namespace detail
+
+inline archive_reader open_archive(byte_source source) { return archive_reader{detail::parse_archive(source, true)}; }
+inline archive_reader open_archive(std::string const& path) { return open_archive(byte_source::open(detail::file_or_index(path))); }
+inline archive_reader map_file(std::string const& path) { return open_archive(byte_source::map(detail::file_or_index(path))); }
 
 }  // namespace mortise

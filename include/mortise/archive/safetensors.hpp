@@ -33,10 +33,12 @@ struct safetensors {
   static archive_contents parse(byte_source const& file);
   template <class = void>
   static void write(flat_archive archive, byte_sink& out);
+  /// checksums: a CRC-32 of each tensor among the metadata, which our reader verifies and others ignore.
   template <class = void>
-  static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {}) {
+  static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {}, bool checksums = false) {
     flat_archive flat = flatten_checkpoint(tree);
     flat.metadata.insert(flat.metadata.end(), extra.begin(), extra.end());
+    if (checksums) add_checksums(flat);
     write(std::move(flat), out);
   }
 };
@@ -78,13 +80,18 @@ int safetensors_rank(element_type type) {
 template <class = void>
 class basic_safetensors_parser {
  public:
-  basic_safetensors_parser(byte_source const& file, std::string_view header) : in_{header, file.name(), 8}, file_{file} {}
+  basic_safetensors_parser(byte_source const& file, std::string_view header) : in_{header, file.name(), 8}, file_{file}, header_{header} {}
 
   archive_contents parse() {
     contents_.format = "safetensors";
     contents_.sources.push_back(file_);
     if (in_.peek() != '{' || in_.position() != 0) in_.fail("the header does not begin with '{'", 0);
     in_.expect('{');
+    // A tensor needs 48 characters; counting first keeps vectors from needing three times their size while they grow.
+    auto const most = static_cast<std::size_t>(std::min<std::ptrdiff_t>(std::count(header_.begin(), header_.end(), '{'), static_cast<std::ptrdiff_t>(header_.size() / 48 + 1)));
+    contents_.tensors.reserve(most);
+    contents_.places.reserve(most);
+    ranges.reserve(most);
     std::string key;
     bool has_metadata = false;
     for (bool first = true; in_.next_key(first, key);) {
@@ -105,6 +112,7 @@ class basic_safetensors_parser {
  private:
   json_cursor in_;
   byte_source const& file_;
+  std::string_view header_;
   archive_contents contents_{};
 
   void metadata() {
@@ -208,6 +216,7 @@ archive_contents safetensors::parse(byte_source const& file) {
   file.read(8, header.data(), header.size());
   detail::safetensors_parser parser{file, header};
   archive_contents c = parser.parse();
+  header = {};
 
   struct key_view {
     std::vector<tensor_info> const& t;
@@ -237,16 +246,25 @@ archive_contents safetensors::parse(byte_source const& file) {
   }
   if (at != file.size() - data) fail(data + at, std::to_string(file.size() - data - at) + " bytes after the last tensor belong to no tensor");
 
-  std::vector<tensor_info> sorted;
-  sorted.reserve(order.size());
-  c.places.reserve(order.size());
   for (std::uint32_t const i : order) {
-    sorted.push_back(std::move(c.tensors[i]));
     tensor_place place;
     place.offset = data + ranges[i].begin;
     c.places.push_back(place);
   }
-  c.tensors = std::move(sorted);
+  // The tensors follow in place, cycle by cycle: order[k] says who belongs at k.
+  for (std::uint32_t k = 0; k != order.size(); ++k) {
+    if (order[k] == k) continue;
+    tensor_info first = std::move(c.tensors[k]);
+    std::uint32_t at_k = k;
+    while (order[at_k] != k) {
+      std::uint32_t const from = std::exchange(order[at_k], at_k);
+      c.tensors[at_k] = std::move(c.tensors[from]);
+      at_k = from;
+    }
+    c.tensors[at_k] = std::move(first);
+    order[at_k] = at_k;
+  }
+  resolve_checksums(c);
   resolve_aliases(c);
   return c;
 }

@@ -107,7 +107,7 @@ void basic_zip_reader<Unused>::read_directory() {
   std::vector<std::byte> const tail = file_.read(tail_start, tail_size);
   std::size_t end = tail_size - 22;
   for (;; --end) {
-    if (little(&tail[end], 4) == 0x06054b50) break;
+    if (tail[end] == std::byte{'P'} && little(&tail[end], 4) == 0x06054b50) break;
     if (end == 0) fail(size, "the zip file is truncated: no end of central directory");
   }
   std::byte const* e = &tail[end];

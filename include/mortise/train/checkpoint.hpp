@@ -103,6 +103,7 @@ struct nested_reader {
   std::string prefix;
   load_report& report;
   std::vector<pending_value>& pending;
+  bool keep_if_absent = false;
   template <class T>
   void operator()(std::string_view name, T& value) const {
     std::size_t const dot = name.rfind('.');
@@ -113,7 +114,7 @@ struct nested_reader {
       if (at != nullptr) at = at->find_path(name.substr(0, dot));
       full += name.substr(0, dot + 1);
     }
-    state_reader{at, std::move(full), report, pending}(last, value);
+    state_reader{at, std::move(full), report, pending, keep_if_absent}(last, value);
   }
 };
 
@@ -199,34 +200,154 @@ inline std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
   return whole;
 }
 
+/// The groups' settings; PyTorch may keep a rate in a tensor of rank 0 (capturable), which becomes its number.
+MORTISE_COLD inline archive_value plain_settings(load_plan const& plan, archive_value const& tree) {
+  archive_value groups = archive_value::list();
+  archive_value const* const list = tree.find("param_groups");
+  for (std::size_t g = 0; list != nullptr && g < list->size(); ++g) {
+    archive_value group = archive_value::dict();
+    for (std::size_t i = 0; (*list)[g].is_dict() && i < (*list)[g].size(); ++i) {
+      archive_value const& v = (*list)[g][i];
+      if (v.is_tensor() && plan.in.tensors().at(v.as_tensor().entry).count() == 1 && is_float_type(v.as_tensor().type)) {
+        double number = 0;
+        convert(v.as_tensor().type, plan.in.read_entry(v.as_tensor().entry).data(), element_type::f64, reinterpret_cast<std::byte*>(&number), 1);
+        group.append((*list)[g].keys()[i], number);
+      } else if (!v.is_dict() && !v.is_tensor()) {
+        group.append((*list)[g].keys()[i], v);
+      }
+    }
+    groups.push_back(std::move(group));
+  }
+  return archive_value::dict({{"param_groups", std::move(groups)}});
+}
+
+/// A part of a run under the first of the usual keys that the file has; null where it has none.
+struct found_part {
+  archive_value const* value = nullptr;
+  std::string key{};
+};
+MORTISE_COLD inline found_part find_part(archive_value const& root, std::string_view ours) {
+  constexpr std::string_view usual[][4] = {{"optimizer_state_dict", "optimizer", "optim", "optimizer_states"},
+                                           {"scheduler_state_dict", "lr_scheduler", "scheduler", "lr_scheduler_state_dict"}};
+  if (archive_value const* found = root.find(ours)) return {found, std::string{ours}};
+  for (auto const& keys : usual)
+    if (ours == keys[0])
+      for (std::string_view const key : keys)
+        if (archive_value const* found = root.find(key); found != nullptr && found->is_dict()) return {found, std::string{key}};
+  return {nullptr, std::string{ours}};
+}
+
+/// A parameter of a file's optimizer: its key in "state", and its name where the file tells.
+struct numbered_parameter {
+  archive_key key;
+  std::string name{};
+};
+
+/// The parameters of each group of a file's optimizer. PyTorch numbers them through the groups; files before 1.4 have addresses there.
+/// Names: ours beside the groups, those of PyTorch 2.7 and newer within.
+MORTISE_COLD inline std::vector<std::vector<numbered_parameter>> file_parameters(archive_value const& tree) {
+  std::vector<std::vector<numbered_parameter>> groups;
+  archive_value const* const list = tree.find("param_groups");
+  archive_value const* const names = tree.find("param_names");
+  std::size_t number = 0;
+  for (std::size_t g = 0; list != nullptr && g < list->size(); ++g) {
+    std::vector<numbered_parameter> group;
+    archive_value const* const keys = (*list)[g].find("params");
+    archive_value const* const group_names = (*list)[g].find("param_names");
+    for (std::size_t i = 0; keys != nullptr && i < keys->size(); ++i, ++number) {
+      archive_value const& k = (*keys)[i];
+      numbered_parameter p{k.is_int() ? archive_key{k.as_int()} : archive_key{k.is_string() ? k.as_string() : std::string{}}};
+      if (group_names != nullptr && i < group_names->size() && (*group_names)[i].is_string()) p.name = (*group_names)[i].as_string();
+      else if (names != nullptr && number < names->size() && (*names)[number].is_string()) p.name = (*names)[number].as_string();
+      group.push_back(std::move(p));
+    }
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+/// Tells for each of our parameters which of the file's it is. `ours`: names by group; `all`: every parameter of the model in PyTorch's
+/// order, frozen ones included, which a script that passed `net.parameters()` counts too. Null where the file has none.
+MORTISE_COLD inline std::vector<std::vector<archive_key const*>> match_parameters(load_plan& plan, std::string const& root,
+                                                                                   std::vector<std::vector<numbered_parameter>> const& file,
+                                                                                   std::vector<std::vector<std::string>> const& ours,
+                                                                                   std::vector<std::string> const& all) {
+  std::vector<std::vector<archive_key const*>> matched;
+  name_map map{plan.options};
+  bool named = true;
+  std::size_t count = 0;
+  for (auto const& group : file)
+    for (numbered_parameter const& p : group) {
+      named = named && !p.name.empty();
+      ++count;
+    }
+  for (std::size_t g = 0; g < ours.size(); ++g) {
+    std::vector<archive_key const*> keys(ours[g].size(), nullptr);
+    bool const counts_all = ours.size() == 1 && file.size() == 1 && count == all.size() && count != ours[0].size();
+    if (count != 0 && named) {
+      for (std::size_t i = 0; i < keys.size(); ++i) {
+        for (auto const& group : file)
+          for (numbered_parameter const& p : group)
+            if (keys[i] == nullptr && map(p.name) == ours[g][i]) keys[i] = &p.key;
+        if (keys[i] == nullptr) plan.report.missing.push_back(root + "state of " + ours[g][i]);
+      }
+    } else if (counts_all) {
+      for (std::size_t i = 0; i < keys.size(); ++i)
+        for (std::size_t k = 0; k < all.size(); ++k)
+          if (all[k] == ours[g][i]) keys[i] = &file[0][k].key;
+    } else if (g < file.size() && file[g].size() == keys.size()) {
+      for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = &file[g][i].key;
+    } else if (g < file.size()) {
+      plan.report.mismatched.push_back({root + "param_groups." + std::to_string(g) + ".params", std::to_string(keys.size()) + " parameters",
+                                        std::to_string(file[g].size()) + " parameters"});
+    }
+    matched.push_back(std::move(keys));
+  }
+  return matched;
+}
+
 /// Matches an optimizer with PyTorch's tree (null: the file has none), and with our own counters (null: the run is PyTorch's).
 template <class Optimizer>
-void match_optimizer(load_plan& plan, archive_value const* tree, archive_value const* ours, Optimizer& o) {
+void match_optimizer(load_plan& plan, found_part const& part, archive_value const* ours, Optimizer& o) {
   using T = typename Optimizer::element;
-  auto const& table = std::remove_cvref_t<decltype(o.model())>::parameter_table;
-  std::string const root = "optimizer_state_dict.";
+  using model_type = std::remove_cvref_t<decltype(o.model())>;
+  auto const& table = model_type::parameter_table;
+  std::string const root = part.key + ".";
+  archive_value const* const tree = part.value;
   if (tree == nullptr) {
-    plan.report.missing.push_back("optimizer_state_dict");
+    plan.report.missing.push_back(part.key);
     return;
   }
   archive_value const* const state = tree->find("state");
   auto const groups = parameters_of_groups(o);
-  std::size_t number = 0;
+  std::vector<std::vector<std::string>> names;
+  for (auto const& group : groups) {
+    names.emplace_back();
+    for (std::size_t const i : group) names.back().emplace_back(table[i].name);
+  }
+  std::vector<std::string> all;
+  for (auto const& s : model_type::state_table)
+    if (s.what == state_entry::kind::parameter) all.emplace_back(s.name);
+  auto const in_file = file_parameters(*tree);
+  auto const keys = match_parameters(plan, root, in_file, names, all);
+
   archive_value updates = archive_value::tuple();
   for (std::size_t i = 0; i < Optimizer::parameter_count; ++i) updates.push_back(0);
   std::int64_t most_updates = 0;
-  for (auto const& group : groups) {
-    for (std::size_t const i : group) {
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    for (std::size_t k = 0; k < groups[g].size(); ++k) {
+      std::size_t const i = groups[g][k];
       auto const& p = table[i];
-      archive_value const* entry = state == nullptr ? nullptr : state->find(number);
-      if (entry == nullptr && state != nullptr) entry = state->find(std::to_string(number));
-      std::string const prefix = root + "state." + std::to_string(number) + ".";
-      ++number;
+      archive_key const* const key = keys[g][k];
+      archive_value const* entry = state == nullptr || key == nullptr ? nullptr : state->find(*key);
+      if (entry == nullptr && state != nullptr && key != nullptr) entry = state->find(key->to_string());
+      std::string const prefix = root + "state." + (key == nullptr ? "?" : key->to_string()) + ".";
+      bool has_slots = false;
       for (std::size_t s = 0; s < o.slot_count(); ++s) {
         T* const to = o.slot(s).data() + p.offset;
         archive_value const* const found = entry == nullptr ? nullptr : entry->find(o.slot_name(s));
         if (entry == nullptr || (found != nullptr && found->is_none())) {
-          plan.transfers.push_back({no_entry, element_type_of<T>, element_type_of<T>, p.size, to, {}});
+          plan.transfers.push_back({no_entry, element_type_of<T>, element_type_of<T>, p.size, to});
           continue;
         }
         std::string name = prefix + std::string{o.slot_name(s)};
@@ -240,23 +361,27 @@ void match_optimizer(load_plan& plan, archive_value const* tree, archive_value c
           plan.report.mismatched.push_back({std::move(name), tensor_text(element_type_of<T>, p.extents), tensor_text(info.type, info.shape)});
           continue;
         }
-        plan.transfers.push_back({at, info.type, element_type_of<T>, p.size, to, {}});
+        has_slots = true;
+        plan.transfers.push_back({at, info.type, element_type_of<T>, p.size, to});
         plan.report.loaded.push_back(std::move(name));
       }
-      std::int64_t const step = step_of(plan, entry);
+      std::int64_t step = step_of(plan, entry);
+      // PyTorch's SGD does not count; all that matters there is whether the buffer has begun.
+      if (step == 0 && has_slots && entry != nullptr && !entry->contains("step")) step = 1;
       updates[i] = archive_value{step};
       if (step > most_updates) most_updates = step;
     }
   }
-  if (state != nullptr && state->size() > number)
-    plan.report.unexpected.push_back(root + "state: " + std::to_string(state->size()) + " parameters, this optimizer has " + std::to_string(number));
-  archive_value const* const file_groups = tree->find("param_groups");
-  if (file_groups != nullptr && file_groups->size() != Optimizer::group_count)
-    plan.report.mismatched.push_back({root + "param_groups", std::to_string(Optimizer::group_count) + " groups", std::to_string(file_groups->size()) + " groups"});
+  if (in_file.size() != Optimizer::group_count && !in_file.empty())
+    plan.report.mismatched.push_back({root + "param_groups", std::to_string(Optimizer::group_count) + " groups", std::to_string(in_file.size()) + " groups"});
   plan.derived.push_back(std::make_unique<archive_value>(archive_value::dict({{"step", most_updates}, {"updates", std::move(updates)}})));
   archive_value const* const derived = plan.derived.back().get();
+  plan.derived.push_back(std::make_unique<archive_value>(plain_settings(plan, *tree)));
+  archive_value const* const settings = plan.derived.back().get();
   o.describe([&](std::string_view name, auto& value) {
-    if (starts_with(name, group_prefix)) nested_reader{tree, root, plan.report, plan.values}(name, value);
+    // A setting that PyTorch did not know when the file was written (maximize, say) keeps its value; a rate it always knew.
+    bool const optional = ours == nullptr && (name.size() < 3 || name.substr(name.size() - 3) != ".lr");
+    if (starts_with(name, group_prefix)) nested_reader{settings, root, plan.report, plan.values, optional}(name, value);
     else if (ours != nullptr) state_reader{ours, "mortise.optimizer.", plan.report, plan.values}(name, value);
     else if (derived->contains(name)) state_reader{derived, root, plan.report, plan.values}(name, value);
   });
@@ -280,7 +405,7 @@ class checkpoint {
   archive_value tree() const {
     archive_value root = archive_value::dict();
     std::apply([&](auto const&... part) { (write_part(root, part), ...); }, parts_);
-    root.set("format_version", 1);
+    root.set("format_version", checkpoint_version);
     detail::nested_writer{root}("mortise.version", std::string{MORTISE_VERSION});
     return root;
   }
@@ -289,11 +414,11 @@ class checkpoint {
   load_report load_from(archive_reader const& in, load_options const& options) {
     detail::load_plan plan{in, options};
     archive_value const& root = in.tree();
+    check_version(in, root);
     std::apply([&](auto&... part) { (match_part(plan, root, part), ...); }, parts_);
-    plan.check_and_stage();
     bool done = false;
-    std::apply([&](auto&... part) { (commit_on_device_of(plan, part, done), ...); }, parts_);
-    if (!done) plan.commit(host{});
+    std::apply([&](auto&... part) { (run_on_device_of(plan, part, done), ...); }, parts_);
+    if (!done) plan.run(host{});
     return plan.report;
   }
 
@@ -308,6 +433,10 @@ class checkpoint {
     } else if constexpr (Stateful<T>) {
       claim(root, detail::tensors_key<T>());
       root.set(detail::tensors_key<T>(), state_dict(part));
+      if constexpr (detail::tensors_key<T>() == "model_state_dict") {
+        std::vector<std::string> const lines = detail::architecture_of(part);
+        if (!lines.empty()) detail::nested_writer{root}("mortise.model.architecture", lines);
+      }
       part.describe([&](std::string_view name, auto const& value) {
         detail::nested_writer{root}(detail::scalars_prefix<T>() + "." + std::string{name}, value);
       });
@@ -339,36 +468,56 @@ class checkpoint {
       throw usage_error("mortise::checkpoint: two parts want the key \"" + std::string{key} + "\"; a checkpoint holds one of each kind");
   }
 
+  MORTISE_COLD static void check_version(archive_reader const& in, archive_value const& root) {
+    archive_value const* const version = root.find("format_version");
+    if (root.find("mortise") != nullptr && version != nullptr && version->is_int() && version->as_int() > checkpoint_version)
+      throw archive_error{in.name(), archive_error::no_offset,
+                          "the checkpoint has version " + std::to_string(version->as_int()) + ", this library reads up to " +
+                              std::to_string(checkpoint_version) + "; it was written by a newer mortise"};
+  }
+
   template <class P>
   void match_part(detail::load_plan& plan, archive_value const& root, P& part) {
     using T = std::remove_cvref_t<P>;
+    // A PyTorch run has counters of its own or none: what it does not have stays as it is.
+    bool const foreign = root.find("mortise") == nullptr;
     if constexpr (detail::is_own<T>) {
-      detail::state_reader{root.find("user"), "user.", plan.report, plan.values}(part.name, part.value);
+      archive_value const* const user = root.find("user");
+      detail::state_reader{user == nullptr && foreign ? &root : user, foreign ? "" : "user.", plan.report, plan.values}(part.name, part.value);
     } else if constexpr (Stateful<T>) {
       std::string const scalars = detail::scalars_prefix<T>();
-      if constexpr (detail::tensors_key<T>() == "model_state_dict") plan.match(detail::find_model_dict(root), detail::targets_of(part), "", plan.options);
-      else plan.match(root.find(T::state_name), detail::targets_of(part), std::string{T::state_name} + ".", load_options{});
+      if constexpr (detail::tensors_key<T>() == "model_state_dict") {
+        detail::compare_architecture(plan, part);
+        plan.match(detail::find_model_dict(root), detail::targets_of(part), "", plan.options);
+      } else {
+        plan.match(root.find(T::state_name), detail::targets_of(part), std::string{T::state_name} + ".", load_options{});
+      }
       archive_value const* const ours = root.find_path(scalars);
-      // A PyTorch run has no such part: seed and counters stay what they are.
       if (ours != nullptr) part.describe(detail::state_reader{ours, scalars + ".", plan.report, plan.values});
     } else if constexpr (detail::HasSlots<T>) {
-      detail::match_optimizer(plan, root.find("optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
+      detail::match_optimizer(plan, detail::find_part(root, "optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
     } else if constexpr (detail::Described<T>) {
       constexpr std::string_view key = T::state_name;
-      if constexpr (key.empty()) part.describe(detail::nested_reader{&root, "", plan.report, plan.values});
-      else part.describe(detail::nested_reader{root.find(key), std::string{key} + ".", plan.report, plan.values});
+      if constexpr (key.empty()) {
+        part.describe(detail::nested_reader{&root, "", plan.report, plan.values, foreign});
+      } else {
+        detail::found_part const found = detail::find_part(root, key);
+        bool const required = !foreign || key == "scheduler_state_dict";
+        if (found.value == nullptr && required) plan.report.missing.push_back(found.key);
+        else part.describe(detail::nested_reader{found.value, found.key + ".", plan.report, plan.values, foreign});
+      }
     }
   }
 
   template <class P>
-  static void commit_on_device_of(detail::load_plan& plan, P& part, bool& done) {
+  static void run_on_device_of(detail::load_plan& plan, P& part, bool& done) {
     using T = std::remove_cvref_t<P>;
     if (done) return;
     if constexpr (Stateful<T>) {
-      plan.commit(part.device());
+      plan.run(part.device());
       done = true;
     } else if constexpr (detail::HasSlots<T>) {
-      plan.commit(part.model().device());
+      plan.run(part.model().device());
       done = true;
     }
   }

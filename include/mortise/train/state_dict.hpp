@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <mortise/archive/save.hpp>
@@ -63,6 +65,58 @@ std::vector<tensor_target> targets_of(M& m) {
   return targets;
 }
 
+/// One line for each layer that computes or holds something: "features.0: conv2d weight (6, 1, 5, 5), bias (6,)". Empty for what is no model.
+template <class M>
+MORTISE_COLD std::vector<std::string> architecture_of(M const&) {
+  std::vector<std::string> lines;
+  if constexpr (requires { typename M::plan_type; }) {
+    using plan_type = typename M::plan_type;
+    for (std::size_t i = 0; i < plan_type::node_count; ++i) {
+      auto const& node = plan_type::tables.nodes[i];
+      if (node.what == token_info::kind::fork) continue;
+      std::string const path{plan_type::node_path(i)};
+      std::string line = path + (path.empty() ? "" : ": ") + std::string{node.type};
+      char separator = ' ';
+      for (auto const& s : M::state_table) {
+        std::string_view const entry = s.name;
+        if (s.what != state_entry::kind::parameter || node.what != token_info::kind::run) continue;
+        std::size_t const start = path.empty() ? 0 : path.size() + 1;
+        if (entry.size() <= start || entry.substr(0, path.size()) != path || entry.find('.', start) != std::string_view::npos) continue;
+        if (separator == ',') line += ',';
+        separator = ',';
+        line += " " + std::string{entry.substr(start)} + " " + shape_text(s.extents);
+      }
+      lines.push_back(std::move(line));
+    }
+  }
+  return lines;
+}
+
+/// What two architectures differ in, in words; empty when they are the same.
+MORTISE_COLD inline std::string architecture_difference(archive_value const& file, std::vector<std::string> const& here) {
+  std::string text;
+  std::size_t differences = 0;
+  for (std::size_t i = 0; i < here.size() || i < file.size(); ++i) {
+    std::string const theirs = i < file.size() && file[i].is_string() ? file[i].as_string().substr(0, 200) : "nothing";
+    std::string const ours = i < here.size() ? here[i] : "nothing";
+    if (theirs == ours) continue;
+    if (++differences <= 4) text += (differences == 1 ? " layer " : "; layer ") + std::to_string(i) + " is {" + theirs + "} in the file, {" + ours + "} here";
+  }
+  if (differences > 4) text += "; and " + std::to_string(differences - 4) + " more";
+  return text;
+}
+
+/// Our own checkpoints say what network they are of: holds that against `m`. Not where names are mapped or a part is loaded.
+template <class M>
+void compare_architecture(load_plan& plan, M const& m) {
+  load_options const& o = plan.options;
+  if (!o.strict || !o.strip_prefix.empty() || !o.rename.empty() || !o.add_prefix.empty() || !o.only.empty()) return;
+  archive_value const* const file = plan.in.tree().find_path("mortise.model.architecture");
+  if (file == nullptr || !file->is_list()) return;
+  std::vector<std::string> const here = architecture_of(m);
+  if (!here.empty()) plan.architecture = architecture_difference(*file, here);
+}
+
 }  // namespace detail
 
 /// The model's parameters and buffers under PyTorch's names. Borrows the model's memory on the host.
@@ -105,8 +159,8 @@ template <Stateful M>
 load_report load(archive_reader const& in, M& m, load_options const& options = {}) {
   detail::load_plan plan{in, options};
   plan.match(detail::find_model_dict(in.tree()), detail::targets_of(m), "", options);
-  plan.check_and_stage();
-  plan.commit(m.device());
+  detail::compare_architecture(plan, m);
+  plan.run(m.device());
   return plan.report;
 }
 template <Stateful M>

@@ -95,6 +95,7 @@ struct state_reader {
   std::string prefix;
   load_report& report;
   std::vector<pending_value>& pending;
+  bool keep_if_absent = false;  // what the file does not have stays as it is
 
   template <class T>
   void operator()(std::string_view name, T& value) const {
@@ -102,7 +103,7 @@ struct state_reader {
     full += name;
     archive_value const* const found = dict == nullptr ? nullptr : dict->find(name);
     if (found == nullptr) {
-      report.missing.push_back(std::move(full));
+      if (!keep_if_absent) report.missing.push_back(std::move(full));
     } else if (!fits_archive<T>(*found)) {
       report.mismatched.push_back({std::move(full), std::string{name_of(to_archive(value).kind())}, to_string(*found, 60)});
     } else {

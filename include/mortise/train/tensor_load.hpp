@@ -1,17 +1,26 @@
-// Tensors from an archive into memory: everything is matched, read and converted before the first byte of the model changes.
+// Tensors from an archive into memory: everything is matched and checked before the first byte of the model changes.
+//
+// A small load is read and converted into memory of its own first, and then copied: nothing after that can fail. A large one would need
+// as much memory again, so it takes two passes instead: the first checks every checksum and has the operating system bring every byte
+// that will be needed into its page cache, where an unreadable disk shows; the second reads straight into place, from the same open file.
+// What could still fail in between is a file that another process cuts short in place, within these milliseconds; a save of this library
+// never does that (it replaces files by rename, which does not touch an open one).
 #pragma once
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <mortise/archive/reader.hpp>
 #include <mortise/config.hpp>
+#include <mortise/device/host.hpp>
 #include <mortise/tensor/float16.hpp>
 #include <mortise/tensor/shape.hpp>
 #include <mortise/train/load_advice.hpp>
@@ -35,7 +44,8 @@ struct tensor_transfer {
   element_type to_type;
   std::size_t count;
   void* to;
-  std::vector<std::byte> staged;
+
+  std::size_t bytes() const { return count * bits_of(to_type) / 8; }
 };
 
 inline bool is_float_type(element_type t) {
@@ -104,6 +114,7 @@ struct load_plan {
   load_report report{};
   std::vector<tensor_transfer> transfers{};
   std::vector<pending_value> values{};
+  std::string architecture{};             // how the file's network differs from this one, in words
   std::vector<std::unique_ptr<archive_value>> derived{};  // values that were computed from the file's, for `values` to point at
 
   /// Matches the tensors of a dict (null: the file has none) with targets; reported names get `prefix`. Throws load_error when two names of
@@ -149,7 +160,7 @@ struct load_plan {
         report.mismatched.push_back({prefix + target.name, tensor_text(target.type, target.extents), tensor_text(info.type, info.shape)});
         continue;
       }
-      transfers.push_back({at->entry, info.type, target.type, target.extents.elements(), target.to, {}});
+      transfers.push_back({at->entry, info.type, target.type, target.extents.elements(), target.to});
       report.loaded.push_back(prefix + target.name);
     }
     for (std::size_t i = 0; i < found.size(); ++i)
@@ -162,36 +173,97 @@ struct load_plan {
     if (report.advice.empty()) report.advice = head_advice(report);
   }
 
-  /// Throws load_error unless all is well or the caller allowed differences; reads and converts all tensors.
-  void check_and_stage() {
-    if (options.strict && !report.complete())
-      throw load_error(in.name(), "this file does not fit the model; nothing was loaded" + (report.advice.empty() ? std::string{"."} : ": " + report.advice + ".") +
-                                      " To load what fits, pass {.strict = false}.", report);
-    if (report.loaded.empty() && !(report.missing.empty() && report.mismatched.empty()))
-      throw load_error(in.name(), "nothing in this file fits the model" + (report.advice.empty() ? std::string{"."} : ": " + report.advice + "."), report);
-    for (tensor_transfer& t : transfers) {
-      if (t.entry == no_entry) {
-        t.staged.resize(t.count * bits_of(t.to_type) / 8);  // zeros
-      } else if (t.from_type == t.to_type) {
-        t.staged.resize(t.count * bits_of(t.to_type) / 8);
-        in.read_entry_into(t.entry, t.staged);
-      } else {
-        std::vector<std::byte> const raw = in.read_entry(t.entry);
-        t.staged.resize(t.count * bits_of(t.to_type) / 8);
-        convert(t.from_type, raw.data(), t.to_type, t.staged.data(), t.count);
-      }
-    }
-  }
+  /// Up to so many bytes are staged; a larger load is read into place in a second pass, in pieces of this size where it needs memory.
+  static constexpr std::size_t staging_bytes = std::size_t{1} << 22;
 
-  /// Nothing here can fail: only memory that exists is written.
+  /// Loads what was matched into memory of `device`. Throws load_error unless all is well or the caller allowed differences, archive_error
+  /// or io_error where the file is damaged or cannot be read; nothing has changed then.
   template <class D>
-  void commit(D const& device) {
-    for (tensor_transfer& t : transfers) device.copy(t.to, t.staged.data(), t.staged.size());
-    device.synchronize();
+  void run(D const& device) {
+    check();
+    if constexpr (std::is_same_v<typename D::space, host_space>) {
+      transfer([](void* to, std::byte const* from, std::size_t n) { std::memcpy(to, from, n); }, true);
+    } else {
+      transfer(
+          [&device](void* to, std::byte const* from, std::size_t n) {
+            device.copy(to, from, n);
+            device.synchronize();  // the piece is used again
+          },
+          false);
+    }
     for (pending_value const& v : values) v.assign(*v.from, v.to);
   }
 
  private:
+  MORTISE_COLD void check() const {
+    std::string const advice = report.advice.empty() ? "." : ": " + report.advice + ".";
+    if (options.strict && !(report.complete() && architecture.empty()))
+      throw load_error(in.name(), (architecture.empty() ? "this file does not fit the model" : "this file is of another network:" + architecture) +
+                                      "; nothing was loaded" + advice + " To load what fits, pass {.strict = false}.", report);
+    if (report.loaded.empty() && !(report.missing.empty() && report.mismatched.empty()))
+      throw load_error(in.name(), "nothing in this file fits the model" + advice, report);
+  }
+
+  /// copy(to, from, n): to the target's memory, into which the host may write directly or not.
+  template <class Copy>
+  MORTISE_COLD void transfer(Copy const& copy, bool host_memory) {
+    std::size_t total = 0;
+    std::vector<std::size_t> entries;
+    for (tensor_transfer const& t : transfers) {
+      total += t.bytes();
+      if (t.entry != no_entry) entries.push_back(t.entry);
+    }
+    in.check_readable(entries);
+    if (total <= staging_bytes) {
+      std::vector<std::byte> staged(total);
+      std::byte* at = staged.data();
+      for (tensor_transfer const& t : transfers) {
+        read_pieces(t, [&](std::size_t, std::byte const* from, std::size_t n) {
+          std::memcpy(at, from, n);
+          at += n;
+        });
+      }
+      at = staged.data();
+      for (tensor_transfer const& t : transfers) {
+        if (t.bytes() != 0) copy(t.to, at, t.bytes());
+        at += t.bytes();
+      }
+      return;
+    }
+    try {
+      for (tensor_transfer const& t : transfers) {
+        auto* const to = static_cast<std::byte*>(t.to);
+        if (host_memory && t.entry != no_entry && t.from_type == t.to_type) in.read_entry_into(t.entry, {to, t.bytes()});
+        else read_pieces(t, [&](std::size_t offset, std::byte const* from, std::size_t n) { copy(to + offset, from, n); });
+      }
+    } catch (error const& e) {
+      throw io_error{in.name(), "read what could be read a moment before (" + std::string{e.what()} + "). What was to be loaded is now partly changed: load it again", EIO};
+    }
+  }
+
+  /// Calls f(offset, bytes, n) for the tensor as it will lie in memory, piece after piece.
+  template <class F>
+  void read_pieces(tensor_transfer const& t, F const& f) const {
+    std::size_t const from_width = bits_of(t.from_type) / 8;
+    std::size_t const to_width = bits_of(t.to_type) / 8;
+    if (t.count == 0) return;
+    bool const whole = t.entry != no_entry && !in.reads_in_parts(t.entry);  // strided or compressed
+    std::size_t const piece = whole ? t.count : std::min(t.count, staging_bytes / 8);
+    std::vector<std::byte> raw(piece * from_width);
+    std::vector<std::byte> converted(t.from_type == t.to_type ? 0 : piece * to_width);
+    for (std::size_t done = 0; done < t.count; done += piece) {
+      std::size_t const n = std::min(piece, t.count - done);
+      if (whole) in.read_entry_into(t.entry, raw);
+      else if (t.entry != no_entry) in.read_entry_part(t.entry, done * from_width, {raw.data(), n * from_width});
+      if (t.from_type == t.to_type) {
+        f(done * to_width, raw.data(), n * to_width);
+      } else {
+        convert(t.from_type, raw.data(), t.to_type, converted.data(), n);
+        f(done * to_width, converted.data(), n * to_width);
+      }
+    }
+  }
+
   [[noreturn]] MORTISE_COLD void throw_fits_nothing(std::string_view option, std::string const& pattern, std::string_view what, archive_value const* dict,
                                                    std::vector<tensor_target> const& targets, bool of_file) const {
     std::string names;

@@ -136,6 +136,8 @@ TEST_CASE("a load that fails names everything that does not fit, and has changed
     CHECK(words.find("features.1.running_mean") != std::string::npos);
     CHECK(words.find("user.extra") != std::string::npos);
     CHECK(words.find("strict = false") != std::string::npos);
+    // Before any name: what the two networks differ in.
+    CHECK(words.find("of another network: layer 1 is {features.1: batch_norm") < words.find("missing in the file"));
     CHECK(e.report.mismatched.size() >= 2);
   }
   CHECK(net.parameters().to_vector() == before);
@@ -197,4 +199,55 @@ TEST_CASE("two parts of one kind are refused") {
   net_type a, b;
   mt::checkpoint run{a, b};
   CHECK_THROWS_AS(run.tree(), mt::usage_error);
+}
+
+TEST_CASE("networks whose names all match, but which compute something else, are told apart") {
+  temporary_folder const folder;
+  std::string const path = folder.file("run.safetensors");
+  mt::model<mt::sequential<mt::linear<6>, mt::relu, mt::linear<3>>, mt::extents<4>> saved;
+  mt::model<mt::sequential<mt::linear<6>, mt::dropout, mt::linear<3>>, mt::extents<4>> other;
+  mt::checkpoint run{saved};
+  mt::save(path, run);
+  CHECK_THROWS_WITH_AS(mt::load(path, other), doctest::Contains("layer 1 is {1: relu} in the file, {1: dropout} here"), mt::load_error);
+  CHECK(mt::load(path, other, {.strict = false}).loaded.size() == 4);
+  CHECK(mt::load(path, saved).complete());
+}
+
+TEST_CASE("a checkpoint of a newer version is refused in every format") {
+  temporary_folder const folder;
+  net_type net;
+  mt::checkpoint run{net};
+  for (char const* name : {"run.safetensors", "run.pt"}) {
+    mt::archive_value tree = run.tree();
+    tree.set("format_version", mt::checkpoint_version + 1);
+    mt::save_archive(folder.file(name), tree);
+    CHECK_THROWS_WITH_AS(mt::load(folder.file(name), run), doctest::Contains("newer mortise"), mt::archive_error);
+  }
+}
+
+TEST_CASE("a damaged file leaves a large model as it was, without memory for a second one") {
+  temporary_folder const folder;
+  std::string const path = folder.file("large.pt");
+  using large = mt::model<mt::sequential<mt::linear<1024>, mt::linear<1024>, mt::linear<8>>, mt::extents<1024>>;  // 8 MiB: read into place
+  large source{mt::host{}, mt::seed{3}};
+  mt::save(path, source, {.durable = false});
+  large target{mt::host{}, mt::seed{4}};
+  std::string const whole = [&] {
+    std::ifstream in{path, std::ios::binary};
+    return std::string{std::istreambuf_iterator<char>{in}, {}};
+  }();
+  std::string damaged = whole;
+  damaged[damaged.size() - 5'000] = static_cast<char>(damaged[damaged.size() - 5'000] ^ 1);  // in the last tensor's data
+  std::ofstream{path, std::ios::binary} << damaged;
+  std::vector<float> const before = target.parameters().to_vector();
+  CHECK_THROWS_WITH_AS(mt::load(path, target), doctest::Contains("checksum"), mt::archive_error);
+  CHECK(target.parameters().to_vector() == before);
+  std::ofstream{path, std::ios::binary} << whole;
+  mt::load(path, target);
+  CHECK(target.parameters().to_vector() == source.parameters().to_vector());
+  mt::model<mt::sequential<mt::linear<1024>, mt::linear<1024>, mt::linear<8>>, mt::extents<1024>, mt::host, double> wide{mt::host{}, mt::seed{9}};
+  mt::load(path, wide);  // in pieces
+  bool same = true;
+  for (std::size_t i = 0; i < source.parameters().size(); ++i) same = same && wide.parameters()[i] == static_cast<double>(source.parameters()[i]);
+  CHECK(same);
 }

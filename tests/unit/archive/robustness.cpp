@@ -1,0 +1,128 @@
+// Damaged files: every file of the corpus cut at every byte, and with every byte of its header region changed. Whatever comes of it is an
+// archive_error or a file that reads; memory stays within four times the file's size and a constant for buffers and messages.
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <dirent.h>
+
+#include <mortise/archive/reader.hpp>
+
+#include "counted_memory.hpp"
+#include "temporary_folder.hpp"
+
+namespace mt = mortise;
+
+namespace {
+
+std::string const corpus = MORTISE_CORPUS;
+constexpr std::size_t constant_bytes = std::size_t{1} << 18;  // a read window, a message
+
+/// MORTISE_THOROUGH=1: also the bad files, the middle of long files, and three changes of every byte; minutes more.
+bool const thorough = std::getenv("MORTISE_THOROUGH") != nullptr;
+
+std::vector<std::string> corpus_files() {
+  std::vector<std::string> files;
+  for (char const* folder : {"safetensors", "zip", "legacy", "npy", "examples", "bad"}) {
+    if (folder == std::string{"bad"} && !thorough) continue;
+    std::string const path = corpus + "/" + folder;
+    DIR* const d = ::opendir(path.c_str());
+    if (d == nullptr) continue;
+    while (dirent const* e = ::readdir(d))
+      if (e->d_name[0] != '.') files.push_back(path + "/" + e->d_name);
+    ::closedir(d);
+  }
+  return files;
+}
+
+/// The next place to damage: every byte where headers and directories are, some of the data between them.
+std::size_t next(std::size_t at, std::size_t size) { return at + (thorough || at < 2048 || at + 2048 > size ? 1 : 7); }
+
+struct outcome {
+  std::size_t opened = 0;
+  std::size_t refused = 0;
+  std::size_t most_over = 0;  // bytes beyond four times the size
+};
+
+/// Opens and reads everything there is. `bytes` is what a file would hold.
+void try_to_read(std::vector<std::byte> const& bytes, std::size_t size, outcome& all) {
+  std::size_t const before = live_bytes();
+  std::size_t const most = 4 * size + constant_bytes;
+  start_peak(most);
+  try {
+    mt::archive_reader const reader = mt::open_archive(mt::byte_source::view({bytes.data(), size}, "damaged"));
+    std::vector<std::byte> one;
+    for (std::size_t i = 0; i != reader.tensors().size(); ++i)
+      if (reader.tensors()[i].bytes() <= 4 * size) one = reader.read_entry(i);
+    one = {};
+    (void)reader.values();
+    ++all.opened;
+  } catch (mt::archive_error const& e) {
+    if (e.reason.size() > 1000 || e.reason.empty()) FAIL("a reason of " << e.reason.size() << " bytes: " << e.reason.substr(0, 300));
+    ++all.refused;
+  } catch (std::bad_alloc const&) {
+    start_peak();
+    FAIL("more than " << most << " bytes of memory for a file of " << size);
+  }
+  std::size_t const used = peak_bytes() - before;
+  if (used > 4 * size && used - 4 * size > all.most_over) all.most_over = used - 4 * size;
+  start_peak();
+}
+
+std::vector<std::byte> bytes_of(std::string const& file) {
+  mt::byte_source const source = mt::byte_source::open(file);
+  return source.read(0, static_cast<std::size_t>(source.size()));
+}
+
+}  // namespace
+
+TEST_CASE("a file that is cut anywhere is refused, or was whole before") {
+  outcome all;
+  for (std::string const& file : corpus_files()) {
+    CAPTURE(file);
+    std::vector<std::byte> const bytes = bytes_of(file);
+    if (bytes.size() > 40'000) continue;  // patterns that repeat
+    for (std::size_t n = 0; n < bytes.size(); n = next(n, bytes.size())) try_to_read(bytes, n, all);
+  }
+  MESSAGE(all.opened << " opened, " << all.refused << " refused, at most 4 x size + " << all.most_over << " bytes");
+  CHECK(all.refused > 10'000);
+}
+
+TEST_CASE("a file with any byte changed never crashes, hangs or takes memory out of proportion") {
+  outcome all;
+  for (std::string const& file : corpus_files()) {
+    CAPTURE(file);
+    std::vector<std::byte> bytes = bytes_of(file);
+    if (bytes.size() > 40'000) continue;
+    for (std::size_t i = 0; i < bytes.size(); i = next(i, bytes.size())) {
+      std::byte const old = bytes[i];
+      for (unsigned const change : {0xffu, 0x01u, 0x80u}) {
+        if (change != 0xffu && !thorough) break;
+        bytes[i] = old ^ static_cast<std::byte>(change);
+        try_to_read(bytes, bytes.size(), all);
+      }
+      bytes[i] = old;
+    }
+  }
+  MESSAGE(all.opened << " opened, " << all.refused << " refused, at most 4 x size + " << all.most_over << " bytes");
+  CHECK(all.refused > 10'000);
+}
+
+TEST_CASE("files on the disk are refused as their bytes in memory are") {
+  temporary_folder folder;
+  std::string const path = folder.file("cut");
+  for (char const* name : {"/examples/tiny_checkpoint.pt", "/examples/tiny_checkpoint.safetensors", "/legacy/minimal.pth", "/npy/stored.npz"}) {
+    CAPTURE(name);
+    std::string const whole = slurp(corpus + name);
+    for (std::size_t n = 0; n < whole.size(); n += 7) {
+      spit(path, whole.substr(0, n));
+      CHECK_THROWS_AS(mt::open_archive(path), mt::archive_error);
+      CHECK_THROWS_AS(mt::open_archive(mt::byte_source::map(path)), mt::archive_error);
+    }
+  }
+}
