@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <mortise/detail/error.hpp>
+#include <mortise/detail/words.hpp>
 #include <mortise/device/device.hpp>
 #include <mortise/model/deferred.hpp>
 #include <mortise/model/initializers.hpp>
@@ -96,13 +97,36 @@ inline std::size_t batch_of(shape const& got, std::size_t size, shape const& sam
   return size / elements;
 }
 
+// The reports of mistakes: functions, so that one mistake is one error.
+template <class Loss, class Output, class Remedy>
+constexpr void loss_takes() {
+  static_assert(sizeof(Loss) == 0,
+                "mortise: the loss does not accept the network's output shape; the loss, that shape and what the network should end with stand "
+                "beside this message");
+}
+template <class Path, class NearestPath>
+constexpr void path_names_module() {
+  static_assert(sizeof(Path) == 0,
+                "mortise::model::module: the path matches no module; the path and the nearest one stand beside this message, "
+                "mortise::summary(net) lists all");
+}
+
 template <class Loss, class Output>
-struct loss_takes {
-  static constexpr bool value = Loss::problem(Output::value) == nullptr;
-  static_assert(value,
-                "mortise: the loss does not accept the network's output shape; Loss::problem(shape) says why, and what the network should end "
-                "with (cross entropy wants one score per class: end with mortise::linear<classes>)");
-};
+constexpr void check_loss() {
+  if constexpr (Loss::problem(Output::value) != nullptr) {
+#if defined(__clang__)
+    loss_takes<Loss, Output, void>();
+    static_assert(in_words(Loss::problem(Output::value)), "mortise: what to do stands in the note below");
+#else
+    loss_takes<Loss, Output, remedy<fixed_text<text_length(Loss::problem(Output::value))>(Loss::problem(Output::value))>>();
+#endif
+  }
+}
+
+template <class Input>
+inline constexpr bool is_extents = false;
+template <std::size_t... Axes>
+inline constexpr bool is_extents<extents<Axes...>> = true;
 
 }  // namespace detail
 
@@ -115,6 +139,11 @@ struct loss_takes {
 /// `InputGradient` makes backward compute the input's gradient as well (see `input_gradient`).
 template <class Network, class Input, class D = host, class T = float, bool InputGradient = false>
 class model {
+  static_assert(detail::is_extents<Input>,
+                "mortise::model: the second argument is the shape of one sample, without the batch, such as mortise::extents<1, 28, 28>");
+  static_assert(Device<D>, "mortise::model: the third argument is a device, such as mortise::host; the element type is the fourth");
+  static_assert(std::is_floating_point_v<T>, "mortise::model: networks compute in float or double; other types are for storage");
+
  public:
   using network = Network;
   using input_extents = Input;
@@ -193,7 +222,7 @@ class model {
   /// As `backward`; the loss and the gradients are multiplied by `scale` (parts of a batch, loss scaling).
   template <class Loss>
   deferred<T, D> backward_scaled(Loss const& loss, view<typename Loss::template target_type<T> const> target, T scale) {
-    static_assert(detail::loss_takes<Loss, output_extents>::value);
+    detail::check_loss<Loss, output_extents>();
     if (!run_.training || run_.batch == 0) throw_no_forward();
     check_target<Loss>(target);
     T* seed_gradient = nullptr;
@@ -224,7 +253,7 @@ class model {
   /// The loss of the last forward, in training or evaluation mode, without gradients.
   template <class Loss>
   deferred<T, D> evaluate(Loss const& loss, view<typename Loss::template target_type<T> const> target) {
-    static_assert(detail::loss_takes<Loss, output_extents>::value);
+    detail::check_loss<Loss, output_extents>();
     if (run_.batch == 0) throw_no_forward();
     check_target<Loss>(target);
     reserve_loss(Loss::workspace(plan_type::output) * run_.batch);
@@ -576,6 +605,13 @@ class model {
     throw usage_error("mortise::model::backward: there is no forward in training mode to go back from; call net.train() and net.forward(x) first");
   }
 
+  static constexpr std::size_t nearest_node(std::string_view path) {
+    std::size_t runs[node_count + 1] = {};
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < node_count; ++i)
+      if (tables.nodes[i].what == detail::token_info::kind::run) runs[count++] = i;
+    return runs[detail::nearest_name(count, [&](std::size_t i) { return plan_type::node_path(runs[i]); }, path)];
+  }
   template <fixed_string Path>
   static constexpr std::size_t node_at_path() {
     constexpr std::size_t found = [] {
@@ -583,8 +619,13 @@ class model {
         if (tables.nodes[i].what == detail::token_info::kind::run && plan_type::node_path(i) == Path.view()) return i;
       return detail::nowhere;
     }();
-    static_assert(found != detail::nowhere, "mortise::model::module: the path matches no module; mortise::summary(net) lists the paths");
-    return found;
+    if constexpr (found == detail::nowhere) {
+      constexpr std::string_view there = plan_type::node_path(nearest_node(Path.view()));
+      detail::path_names_module<detail::path_of<Path>, detail::nearest_of<detail::fixed_text<there.size()>(there.data())>>();
+      return nearest_node(Path.view());
+    } else {
+      return found;
+    }
   }
 
   static state_entry const& find_state(std::string_view name, state_entry::kind what) {

@@ -57,7 +57,8 @@ struct batch_norm2d {
 
   static constexpr module_description describe(shape in) {
     if (in.rank != 3)
-      return module_description::rejected("batch_norm2d takes images (channels, height, width); behind linear layers use mortise::batch_norm1d");
+      return module_description::rejected("batch_norm2d takes images (channels, height, width); behind linear layers use mortise::batch_norm1d",
+                                          detail::image_meant_by(in));
     return detail::describe_batch_norm(in);
   }
   template <class Args>
@@ -79,7 +80,8 @@ struct batch_norm1d {
   static constexpr module_description describe(shape in) {
     if (in.rank != 1 && in.rank != 2)
       return module_description::rejected("batch_norm1d takes vectors (channels) or sequences (channels, length); for images use mortise::batch_norm2d, "
-                                          "or put mortise::flatten before it");
+                                          "or put mortise::flatten before it",
+                                          shape{in.elements()});
     return detail::describe_batch_norm(in);
   }
   template <class Args>

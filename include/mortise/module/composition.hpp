@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -84,12 +85,24 @@ struct join_lists<token_list<A...>, token_list<B...>, token_list<C...>, token_li
 template <class... Lists>
 using join = typename join_lists<Lists...>::type;
 
+// Checks are functions: clang goes on as if nothing had happened, and one mistake is one error.
+template <class NoModule>
+constexpr bool network_contains() {
+  static_assert(sizeof(NoModule) == 0,
+                "mortise: something in a network is neither a module nor a container; it stands beside this message (a module is a trivially "
+                "copyable type with `static constexpr std::string_view name` and `static constexpr module_description describe(shape)`)");
+  return true;
+}
+template <fixed_string Name>
+constexpr bool name_is_whole() {
+  static_assert(Name.size() > 0 && Name.view().find('.') == std::string_view::npos,
+                "mortise::named: a name may neither be empty nor hold a '.', which separates names; nest one mortise::named in another");
+  return true;
+}
+
 template <class M>
 struct tokens_of_module {
-  static_assert(Module<M>,
-                "mortise: something in a network is neither a module nor a container; a module is a trivially copyable type with "
-                "`static constexpr std::string_view name` and `static constexpr module_description describe(shape)`");
-  using type = token_list<>;
+  using type = std::conditional_t<network_contains<M>(), token_list<>, void>;
 };
 template <Module M>
 struct tokens_of_module<M> {
@@ -123,6 +136,7 @@ struct tokens_of_children<std::index_sequence<I...>, Ms...> {
 
 template <fixed_string Name, class M>
 struct named {
+  static_assert(detail::name_is_whole<Name>());
   using tokens = detail::join<token_list<token::enter<Name>>, detail::tokens_of<M>, token_list<token::leave>>;
 };
 

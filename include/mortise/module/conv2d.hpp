@@ -27,13 +27,18 @@ struct conv2d_rect {
 
   static constexpr module_description describe(shape in) {
     if (in.rank != 3)
-      return module_description::rejected("conv2d takes images (channels, height, width); give the network's input as extents<channels, height, width>, "
-                                          "and put mortise::flatten behind the convolutions, not before them");
-    if (in[0] % Groups != 0) return module_description::rejected("the number of groups must divide the input channels; change Groups or the channels before");
+      return module_description::rejected("conv2d takes images: give extents<channels, height, width>, and put mortise::flatten behind the convolutions, "
+                                          "not before them",
+                                          detail::image_meant_by(in));
+    if (in[0] % Groups != 0)
+      return module_description::rejected("the number of groups must divide the input channels; change Groups or the channels before",
+                                          shape{(in[0] / Groups + 1) * Groups, in[1], in[2]});
     std::size_t const out_h = window_positions(in[1], Kernel::height, Stride::height, Padding::height, Dilation::height);
     std::size_t const out_w = window_positions(in[2], Kernel::width, Stride::width, Padding::width, Dilation::width);
     if (out_h == 0 || out_w == 0)
-      return module_description::rejected("the kernel is larger than the padded image; use a smaller kernel, more padding, or one pooling layer less before it");
+      return module_description::rejected("the kernel is larger than the padded image; use a smaller kernel, more padding, or one pooling layer less before it",
+                                          shape{in[0], smallest_window_input(in[1], Kernel::height, Padding::height, Dilation::height),
+                                                smallest_window_input(in[2], Kernel::width, Padding::width, Dilation::width)});
     module_description d;
     d.output = shape{OutC, out_h, out_w};
     d.input_for_parameters_only = true;

@@ -73,9 +73,15 @@ struct buffer_description {
   bool counter = false;
 };
 
+namespace detail {
+/// The image (channels, height, width) that somebody meant who gave a map without channels, or a batch of images; else rank 0.
+constexpr shape image_meant_by(shape const& in) { return in.rank == 2 ? in.with_batch(1) : in.rank == 4 ? in.without_batch() : shape{}; }
+}  // namespace detail
+
 /// The answer of `M::describe(in)`. Sizes are in elements of the model's type unless they say bytes.
 struct module_description {
   char const* problem = nullptr;  ///< why `in` is not accepted, and what to do about it; nullptr: it is
+  shape fitting = {};             ///< beside `problem`: a shape like `in` that would be accepted, where one is near; else rank 0
   shape output = {};
 
   short_list<parameter_description, 16> parameters = {};
@@ -95,9 +101,10 @@ struct module_description {
   bool backward_in_place = false;  ///< backward works when dx is dy's memory
   bool view = false;               ///< y is x seen in another shape: forward and backward do nothing
 
-  static constexpr module_description rejected(char const* why) {
+  static constexpr module_description rejected(char const* why, shape const& would_fit = {}) {
     module_description d;
     d.problem = why;
+    d.fitting = would_fit;
     return d;
   }
   constexpr module_description& parameter(std::string_view name, shape const& extents, initializer const& init) {

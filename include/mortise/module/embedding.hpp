@@ -31,21 +31,22 @@ struct embedding {
   }
   template <class Args>
   void forward(Args const& a) const {
-    check<Args>();
-    embedding_forward(a.device, a.batch * Args::input::elements, Num, Dim, a.x, a.parameter(0), a.y);
+    if constexpr (gets_indices<Args>()) embedding_forward(a.device, a.batch * Args::input::elements, Num, Dim, a.x, a.parameter(0), a.y);
   }
   template <class Args>
   void backward(Args const& a) const {
     // Indices have no gradient; what is asked for all the same is zero.
     if (a.dx != nullptr) a.device.fill_zero(a.dx, a.batch * Args::input::elements * sizeof(*a.dx));
-    if (!a.frozen()) embedding_backward(a.device, a.batch * Args::input::elements, Num, Dim, a.x, a.dy, a.parameter_gradient(0));
+    if constexpr (gets_indices<Args>())
+      if (!a.frozen()) embedding_backward(a.device, a.batch * Args::input::elements, Num, Dim, a.x, a.dy, a.parameter_gradient(0));
   }
 
  private:
   template <class Args>
-  static constexpr void check() {
+  static constexpr bool gets_indices() {
     static_assert(std::is_same_v<decltype(Args::x), std::int64_t const*>,
                   "mortise::embedding: it looks up indices, so it has to be the first module of the network, not behind others or in a branch");
+    return std::is_same_v<decltype(Args::x), std::int64_t const*>;
   }
 };
 

@@ -69,7 +69,7 @@ struct layer_norm_over {
     constexpr shape normalized{NormalizedShape...};
     bool fits = in.rank >= normalized.rank;
     for (std::size_t i = 0; fits && i < normalized.rank; ++i) fits = in[in.rank - normalized.rank + i] == normalized[i];
-    if (!fits) return module_description::rejected("the last axes of the input differ from the normalized shape; mortise::layer_norm takes the last axis, whatever its size");
+    if (!fits) return module_description::rejected("the last axes of the input differ from the normalized shape; mortise::layer_norm takes the last axis, whatever its size", normalized);
     return detail::describe_layer_norm(in, normalized);
   }
   template <class Args>

@@ -18,7 +18,8 @@ struct linear {
   static constexpr module_description describe(shape in) {
     if (in.rank == 0) return module_description::rejected("linear maps the last axis of its input, and this input has no axis");
     if (in.rank == 3)
-      return module_description::rejected("put mortise::flatten before it: an image (channels, height, width) comes in, linear takes vectors");
+      return module_description::rejected("put mortise::flatten before it: an image (channels, height, width) comes in, linear takes vectors",
+                                          shape{in.elements()});
     module_description d;
     d.output = in;
     d.output[in.rank - 1] = Out;

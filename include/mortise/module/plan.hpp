@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
+#include <mortise/detail/words.hpp>
 #include <mortise/module/composition.hpp>
 
 namespace mortise {
@@ -293,6 +295,7 @@ constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_co
           d = t.describe(in);
           if (d.problem != nullptr) {
             c.error_shape = in;
+            c.error_other = d.fitting;
             c.remedy = d.problem;
             fail(plan_error::layer_rejects, i);
             return c;
@@ -660,65 +663,43 @@ struct module_of_token<token::run<M>> {
   using type = M;
 };
 
-// ---- errors in plain words: the report is in the template arguments ----------------------------------------------------------------------
+// ---- errors in plain words: the report is in the template arguments, functions so that one mistake is one error -------------------------
 
-#if defined(__clang__)
-// clang prints the characters of a class-type argument as numbers, but those of a pack as letters, and the text that a function was
-// called with in a constant expression that failed.
-template <char... Letters>
-struct path {};
-template <fixed_string Text, class Indices = std::make_index_sequence<Text.size()>>
-struct path_of;
-template <fixed_string Text, std::size_t... I>
-struct path_of<Text, std::index_sequence<I...>> {
-  using type = path<Text.text[I]...>;
-};
-constexpr bool in_words(char const* what_to_do) { return what_to_do == nullptr ? true : throw what_to_do; }
-#else
-template <fixed_string Text>
-struct path {};
-template <fixed_string Text>
-struct path_of {
-  using type = path<Text>;
-};
-template <fixed_string Text>
-struct remedy {};
-#endif
 template <class Extents>
 struct shape_that_came {};
+template <class Extents>
+struct shape_that_fits {};
+/// More than one shape would fit: the remedy says which.
+struct see_remedy {};
 
-template <class Path, class Layer, class Got, class Remedy>
-struct layer_receives {
-  static constexpr bool always_false = sizeof(Path) == 0;
-  static_assert(always_false,
-                "mortise::sequential: a layer does not accept the shape the layer before it produces; the layer, its path, the shape that "
-                "came and the remedy are the arguments of `layer_receives` in this note");
-};
-template <class Path, class First, class Second>
-struct residual_adds {
-  static constexpr bool always_false = sizeof(Path) == 0;
-  static_assert(always_false,
-                "mortise::residual: the body and the shortcut produce different shapes; give the shortcut a layer that makes them equal, such "
-                "as a 1x1 convolution with the same stride");
-};
-template <class Path, class First, class Second>
-struct concat_joins {
-  static constexpr bool always_false = sizeof(Path) == 0;
-  static_assert(always_false, "mortise::concat: the branches differ in an axis other than the first (channels); only that one may differ");
-};
-template <class Path>
-struct name_is_unique {
-  static constexpr bool always_false = sizeof(Path) == 0;
-  static_assert(always_false, "mortise::sequential: a name is used twice; give one of the two children another name with mortise::named");
-};
-
-template <std::size_t Size>
-constexpr auto fixed_text(char const* text) {
-  char copy[Size + 1] = {};
-  for (std::size_t i = 0; i < Size; ++i) copy[i] = text[i];
-  return fixed_string<Size + 1>{copy};
+template <class Path, class Layer, class Got, class Fitting, class Remedy>
+constexpr bool layer_receives() {
+  static_assert(sizeof(Path) == 0,
+                "mortise::sequential: a layer does not accept the shape the layer before it produces; its path, the layer, the shape that came, "
+                "the shape that would fit and the remedy stand beside this message");
+  return true;
 }
-constexpr std::size_t text_length(char const* text) { return text == nullptr ? 0 : std::string_view{text}.size(); }
+template <class Path, class First, class Second>
+constexpr bool residual_adds() {
+  static_assert(sizeof(Path) == 0,
+                "mortise::residual: the body and the shortcut produce different shapes; give the shortcut a layer that makes them equal, such "
+                "as a 1x1 convolution with the same stride; the path and both shapes stand beside this message");
+  return true;
+}
+template <class Path, class First, class Second>
+constexpr bool concat_joins() {
+  static_assert(sizeof(Path) == 0,
+                "mortise::concat: the branches differ in an axis other than the first (channels); only that one may differ, so give them the "
+                "same stride, and padding that keeps their size; the path and both shapes stand beside this message");
+  return true;
+}
+template <class Path>
+constexpr bool name_is_unique() {
+  static_assert(sizeof(Path) == 0,
+                "mortise::sequential: a name is used twice; give one of the two children another name with mortise::named; the path stands "
+                "beside this message");
+  return true;
+}
 
 }  // namespace detail
 
@@ -753,22 +734,22 @@ class plan {
     using detail::plan_error;
     if constexpr (counts.error != plan_error::none) {
       constexpr auto text = detail::fixed_text<detail::text_length(counts.error_path)>(counts.error_path);
-      using where = typename detail::path_of<text>::type;
+      using where = detail::path_of<text>;
       if constexpr (counts.error == plan_error::layer_rejects) {
+        using layer = module_at_token<counts.error_token>;
+        using came = detail::shape_that_came<extents_for<counts.error_shape>>;
+        using fits = detail::shape_that_fits<std::conditional_t<counts.error_other.rank == 0, detail::see_remedy, extents_for<counts.error_other>>>;
 #if defined(__clang__)
-        constexpr bool reported = sizeof(detail::layer_receives<where, module_at_token<counts.error_token>,
-                                                                detail::shape_that_came<extents_for<counts.error_shape>>, void>) != 0;
+        detail::layer_receives<where, layer, came, fits, void>();
         static_assert(detail::in_words(counts.remedy), "mortise::sequential: what to do stands in the note below");
-        return reported;
 #else
         constexpr auto words = detail::fixed_text<detail::text_length(counts.remedy)>(counts.remedy);
-        return sizeof(detail::layer_receives<where, module_at_token<counts.error_token>,
-                                             detail::shape_that_came<extents_for<counts.error_shape>>, detail::remedy<words>>) != 0;
+        detail::layer_receives<where, layer, came, fits, detail::remedy<words>>();
 #endif
       } else if constexpr (counts.error == plan_error::sum_of_different_shapes) {
-        return sizeof(detail::residual_adds<where, extents_for<counts.error_shape>, extents_for<counts.error_other>>) != 0;
+        detail::residual_adds<where, extents_for<counts.error_shape>, extents_for<counts.error_other>>();
       } else if constexpr (counts.error == plan_error::concat_of_different_shapes) {
-        return sizeof(detail::concat_joins<where, extents_for<counts.error_shape>, extents_for<counts.error_other>>) != 0;
+        detail::concat_joins<where, extents_for<counts.error_shape>, extents_for<counts.error_other>>();
       } else {
         static_assert(counts.error != plan_error::too_deep,
                       "mortise: names or branches are nested too deeply (32 levels, 127 characters, 64 open branches)");
@@ -814,7 +795,7 @@ class plan {
       if constexpr (twice != detail::nowhere) {
         constexpr auto n = tables.nodes[twice];
         constexpr auto text = detail::fixed_text<n.path_size>(tables.characters.items + n.path_begin);
-        return sizeof(detail::name_is_unique<typename detail::path_of<text>::type>) != 0;
+        detail::name_is_unique<detail::path_of<text>>();
       }
     }
     return true;

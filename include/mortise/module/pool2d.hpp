@@ -10,11 +10,13 @@ namespace detail {
 
 constexpr module_description describe_pool2d(shape const& in, std::size_t kernel, std::size_t stride, std::size_t padding) {
   if (in.rank != 3)
-    return module_description::rejected("pooling takes images (channels, height, width); put mortise::flatten behind it, not before it");
+    return module_description::rejected("pooling takes images (channels, height, width); put mortise::flatten behind it, not before it",
+                                        image_meant_by(in));
   std::size_t const out_h = window_positions(in[1], kernel, stride, padding);
   std::size_t const out_w = window_positions(in[2], kernel, stride, padding);
   if (out_h == 0 || out_w == 0)
-    return module_description::rejected("the window is larger than the padded image; use a smaller window, or one pooling layer less before it");
+    return module_description::rejected("the window is larger than the padded image; use a smaller window, or one pooling layer less before it",
+                                        shape{in[0], smallest_window_input(in[1], kernel, padding), smallest_window_input(in[2], kernel, padding)});
   module_description d;
   d.output = shape{in[0], out_h, out_w};
   d.reads_input = false;
@@ -85,7 +87,8 @@ struct adaptive_avg_pool2d {
 
   static constexpr module_description describe(shape in) {
     if (in.rank != 3)
-      return module_description::rejected("pooling takes images (channels, height, width); put mortise::flatten behind it, not before it");
+      return module_description::rejected("pooling takes images (channels, height, width); put mortise::flatten behind it, not before it",
+                                        detail::image_meant_by(in));
     module_description d;
     d.output = shape{in[0], H, W};
     d.reads_input = false;

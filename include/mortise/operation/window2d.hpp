@@ -13,6 +13,12 @@ constexpr std::size_t window_positions(std::size_t in, std::size_t kernel, std::
   return in + 2 * padding < span ? 0 : (in + 2 * padding - span) / stride + 1;
 }
 
+/// `in`, or the smallest size in which the window fits.
+constexpr std::size_t smallest_window_input(std::size_t in, std::size_t kernel, std::size_t padding, std::size_t dilation = 1) {
+  std::size_t const span = dilation * (kernel - 1) + 1;
+  return in + 2 * padding < span ? span - 2 * padding : in;
+}
+
 /// A convolution of (InC, InH, InW) to (OutC, out_h, out_w), PyTorch's `Conv2d`; weight (OutC, InC / Groups, KernelH, KernelW).
 template <std::size_t InC, std::size_t InH, std::size_t InW, std::size_t OutC, std::size_t KernelH, std::size_t KernelW,
           std::size_t StrideH = 1, std::size_t StrideW = 1, std::size_t PadH = 0, std::size_t PadW = 0, std::size_t DilationH = 1,

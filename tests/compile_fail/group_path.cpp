@@ -1,0 +1,13 @@
+// expected-error: mortise: the path matches no parameter
+// expected-error: path<"featurs">
+// expected-error: nearest<"features.0.weight">
+#include <mortise/model/model.hpp>
+#include <mortise/module/linear.hpp>
+#include <mortise/module/sequential.hpp>
+#include <mortise/optimizer/optimizer.hpp>
+#include <mortise/optimizer/sgd.hpp>
+
+namespace mt = mortise;
+
+mt::model<mt::sequential<mt::named<"features", mt::sequential<mt::linear<6>>>, mt::named<"classifier", mt::linear<2>>>, mt::extents<4>> m;
+mt::optimizer opt{m, mt::sgd{}, mt::group<"featurs">{.lr = 0.001f}};

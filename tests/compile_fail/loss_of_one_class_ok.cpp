@@ -1,0 +1,10 @@
+#include <mortise/loss/cross_entropy_loss.hpp>
+#include <mortise/model/model.hpp>
+#include <mortise/module/linear.hpp>
+#include <mortise/module/sequential.hpp>
+
+namespace mt = mortise;
+
+mt::model<mt::sequential<mt::linear<2>>, mt::extents<4>> m;
+
+void run(mt::view<std::int64_t const> y) { m.backward(mt::cross_entropy_loss{}, y); }
