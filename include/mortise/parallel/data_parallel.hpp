@@ -545,7 +545,7 @@ class data_parallel {
   template <class Loss>
   deferred<element, device_type> run_backward(Loss const& loss, view<typename Loss::template target_type<element> const> target, element scale,
                                               bool forward) {
-    static_assert(detail::loss_takes<Loss, output_extents>::value);
+    detail::check_loss<Loss, output_extents>();
     check_target<Loss>(target);
     std::size_t const shards = cut(0).shard_count(whole_);
     auto const* y = target.data();
