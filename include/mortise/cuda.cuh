@@ -2,6 +2,7 @@
 #pragma once
 
 #include <mortise/device/cuda.cuh>
+#include <mortise/loss/cuda.cuh>
 #include <mortise/model/step_memory.cuh>
 #include <mortise/operation/cuda/activation.cuh>
 #include <mortise/operation/cuda/attention.cuh>
@@ -11,7 +12,6 @@
 #include <mortise/operation/cuda/dropout.cuh>
 #include <mortise/operation/cuda/embedding.cuh>
 #include <mortise/operation/cuda/gemm.cuh>
-#include <mortise/operation/cuda/loss.cuh>
 #include <mortise/operation/cuda/map.cuh>
 #include <mortise/operation/cuda/normalization.cuh>
 #include <mortise/operation/cuda/pool2d.cuh>

@@ -12,21 +12,5 @@
 // Source: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, eq. 1 and section 3.2.2.
 #pragma once
 
-#include <cstddef>
-
-namespace mortise {
-
-struct attention_size {
-  std::size_t batch;
-  std::size_t length;
-  std::size_t heads;
-  std::size_t width;  ///< of one head
-  bool causal = false;
-
-  constexpr std::size_t row() const { return heads * width; }  ///< elements of one position
-  constexpr std::size_t square() const { return length * length; }
-};
-
-}  // namespace mortise
-
+#include <mortise/operation/attention_size.hpp>
 #include <mortise/operation/host/attention.hpp>

@@ -13,16 +13,6 @@
 // zero, as relu's.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
-#include <mortise/operation/window2d.hpp>
-
-namespace mortise {
-
-/// In the index of relu_max_pool2d_forward: no input of this window receives a gradient.
-inline constexpr std::uint8_t pool2d_clipped = 255;
-
-}  // namespace mortise
-
 #include <mortise/operation/host/pool2d.hpp>
+#include <mortise/operation/pool2d_index.hpp>
+#include <mortise/operation/window2d.hpp>

@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include <mortise/detail/math.hpp>
-#include <mortise/operation/attention.hpp>
+#include <mortise/operation/attention_size.hpp>
 #include <mortise/operation/gemm.hpp>
 #include <mortise/operation/softmax.hpp>
 

@@ -5,7 +5,9 @@
 #include <cstdint>
 
 #include <mortise/device/host.hpp>
-#include <mortise/operation/conv2d.hpp>
+#include <mortise/operation/conv2d_workspace.hpp>
+#include <mortise/operation/gemm.hpp>
+#include <mortise/operation/window2d.hpp>
 #include <mortise/operation/host/conv2d_direct.hpp>
 #include <mortise/operation/host/conv2d_panels.hpp>
 

@@ -8,7 +8,7 @@
 #include <mortise/detail/math.hpp>
 #include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
-#include <mortise/operation/cross_entropy.hpp>
+#include <mortise/operation/cross_entropy_args.hpp>
 
 namespace mortise {
 

@@ -7,7 +7,6 @@
 #include <mortise/detail/math.hpp>
 #include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
-#include <mortise/operation/pointwise_loss.hpp>
 #include <mortise/operation/reduce.hpp>
 
 namespace mortise {

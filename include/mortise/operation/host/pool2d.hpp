@@ -7,7 +7,8 @@
 
 #include <mortise/device/host.hpp>
 #include <mortise/operation/host/pool2d_pairs.hpp>
-#include <mortise/operation/pool2d.hpp>
+#include <mortise/operation/pool2d_index.hpp>
+#include <mortise/operation/window2d.hpp>
 
 namespace mortise {
 

@@ -6,7 +6,7 @@
 
 #include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
-#include <mortise/operation/update.hpp>
+#include <mortise/operation/update_arrays.hpp>
 
 namespace mortise {
 
