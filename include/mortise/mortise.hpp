@@ -69,11 +69,13 @@
 
 #include <mortise/parallel/data_parallel.hpp>
 
+#include <mortise/train/async_saver.hpp>
 #include <mortise/train/checkpoint.hpp>
 #include <mortise/train/exponential_moving_average.hpp>
 #include <mortise/train/gradient_accumulation.hpp>
 #include <mortise/train/metrics.hpp>
 #include <mortise/train/progress.hpp>
 #include <mortise/train/progress_bar.hpp>
+#include <mortise/train/serializer.hpp>
 #include <mortise/train/state_dict.hpp>
 #include <mortise/train/train_step.hpp>

@@ -76,6 +76,11 @@ class archive_reader {
   void read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const;
   /// False for strided and compressed tensors, which are read as a whole.
   bool reads_in_parts(std::size_t i) const;
+  /// Does the file carry a checksum of this tensor's bytes?
+  bool has_checksum(std::size_t i) const {
+    tensor_place const& place = state_->contents.places.at(i);
+    return place.record < state_->contents.records.size() && state_->contents.records[place.record].has_crc;
+  }
   /// Checks the checksums of these tensors, and that all their bytes can be read, without keeping them: the reads that follow find them in
   /// the page cache. archive_error, io_error.
   void check_readable(std::span<std::size_t const> entries) const;

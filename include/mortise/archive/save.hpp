@@ -23,25 +23,27 @@ namespace mortise {
 struct save_options {
   bool durable = true;          ///< false: atomic, but not forced to the disk
   archive_metadata metadata{};  ///< further text beside the tensors (safetensors' __metadata__)
+  bool checksums = false;       ///< safetensors: a CRC-32 of each tensor, verified on load and ignored by other readers; torch_zip and npz have one
 };
 
 template <class Format>
 void save_archive(byte_sink& out, archive_value const& tree, save_options const& options = {}) {
-  Format::write(tree, out, options.metadata);
+  if constexpr (requires { Format::write(tree, out, options.metadata, true); }) Format::write(tree, out, options.metadata, options.checksums);
+  else Format::write(tree, out, options.metadata);
 }
 
 /// On failure (io_error, usage_error) what `path` was is untouched.
 template <class Format>
 void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
   atomic_file_writer out{path, options.durable};
-  Format::write(tree, out, options.metadata);
+  save_archive<Format>(static_cast<byte_sink&>(out), tree, options);
   out.commit();
 }
 
 template <class Format>
 std::vector<std::byte> archive_bytes(archive_value const& tree, save_options const& options = {}) {
   memory_sink out;
-  Format::write(tree, out, options.metadata);
+  save_archive<Format>(static_cast<byte_sink&>(out), tree, options);
   return out.take();
 }
 

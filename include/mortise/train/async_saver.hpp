@@ -1,0 +1,115 @@
+// Saving while training goes on.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <mortise/archive/value.hpp>
+#include <mortise/config.hpp>
+#include <mortise/train/serializer.hpp>
+
+namespace mortise {
+
+namespace detail {
+
+/// Copies the tensors that belong to somebody else into `memory`, and points the tree there. Tensors that share memory go on to share it.
+template <class = void>
+MORTISE_COLD void take_snapshot(archive_value& tree, std::vector<std::byte>& memory) {
+  constexpr std::size_t alignment = 64;
+  std::vector<tensor_ref*> borrowed;
+  std::vector<archive_value*> pending{&tree};
+  while (!pending.empty()) {
+    archive_value& v = *pending.back();
+    pending.pop_back();
+    if (v.is_tensor()) {
+      if (v.as_tensor().owner == nullptr && v.as_tensor().bytes() != 0) borrowed.push_back(&v.as_tensor());
+    } else if (v.is_container()) {
+      for (archive_value& child : v.items()) pending.push_back(&child);
+    }
+  }
+  struct stored_range {
+    std::size_t offset;
+    std::size_t bytes;
+  };
+  std::unordered_map<std::byte const*, stored_range> places;
+  std::size_t total = 0;
+  for (tensor_ref const* t : borrowed) {
+    auto const [at, is_new] = places.try_emplace(t->data, stored_range{total, t->bytes()});
+    if (!is_new && at->second.bytes >= t->bytes()) continue;
+    at->second = {total, t->bytes()};
+    total += (t->bytes() + alignment - 1) / alignment * alignment;
+  }
+  if (memory.size() < total) {
+    memory = {};  // no copy of the last snapshot
+    memory.resize(total);
+  }
+  for (auto const& [from, to] : places) std::memcpy(memory.data() + to.offset, from, to.bytes);
+  for (tensor_ref* t : borrowed) t->data = memory.data() + places.at(t->data).offset;
+}
+
+}  // namespace detail
+
+/// Saves in a thread of its own: `save` copies the state (the only time that the caller waits for) and returns.
+///
+///     mt::async_saver saver;
+///     for (...) { train; saver.save("run.safetensors", run); }
+///     saver.wait();
+///
+/// One save is in flight: the next `save` waits for it first. An error surfaces at the next call of `save` or `wait`, which then has started
+/// nothing. The destructor finishes the save; an error that nobody asked for is lost there, so call `wait` at the end. The memory of
+/// the snapshot, as large as the state, is kept for the next one.
+template <class Serializer = serializer<>>
+class async_saver {
+ public:
+  async_saver() = default;
+  explicit async_saver(Serializer const& files) : files_{files} {}
+  async_saver(async_saver const&) = delete;
+  async_saver& operator=(async_saver const&) = delete;
+  ~async_saver() {
+    if (worker_.joinable()) worker_.join();
+  }
+
+  template <class X>
+  void save(std::string path, X const& x, archive_metadata extra = {}) {
+    wait();
+    tree_ = detail::tree_of(x);
+    detail::take_snapshot(tree_, memory_);
+    saving_.store(true);
+    try {
+      worker_ = std::thread{[this, to = std::move(path), text = std::move(extra)] {
+        try {
+          files_.save(to, tree_, text);
+        } catch (...) {
+          error_ = std::current_exception();
+        }
+        saving_.store(false);
+      }};
+    } catch (...) {
+      saving_.store(false);
+      throw;
+    }
+  }
+  /// Returns when nothing is in flight; throws what went wrong.
+  void wait() {
+    if (worker_.joinable()) worker_.join();
+    if (error_ != nullptr) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+  bool saving() const { return saving_.load(); }
+
+ private:
+  Serializer files_{};
+  archive_value tree_{};
+  std::vector<std::byte> memory_{};
+  std::thread worker_{};
+  std::exception_ptr error_{};
+  std::atomic<bool> saving_{false};
+};
+
+}  // namespace mortise
