@@ -18,4 +18,5 @@
 #include <mortise/operation/cuda/reduce.cuh>
 #include <mortise/operation/cuda/softmax.cuh>
 #include <mortise/operation/cuda/update.cuh>
+#include <mortise/parallel/cuda.cuh>
 #include <mortise/train/train_step.cuh>

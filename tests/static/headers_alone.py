@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+NEEDS_A_LIBRARY = {"parallel/mpi.hpp"}  # of headers that a program includes on demand; compiled by the tests that have the library
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
 
 
@@ -14,6 +15,7 @@ def main():
     include = pathlib.Path(sys.argv[1])
     command = sys.argv[separator + 1:] + ["-std=c++20", *WARNINGS, "-I", str(include), "-fsyntax-only", "-x", "c++", "-"]
     headers = sorted(p.relative_to(include) for p in include.rglob("*.hpp"))
+    headers = [h for h in headers if str(h.relative_to("mortise")) not in NEEDS_A_LIBRARY]
     if not headers:
         sys.exit(f"no headers under {include}")
     failed = []

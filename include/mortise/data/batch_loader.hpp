@@ -16,6 +16,7 @@
 #include <mortise/data/dataset.hpp>
 #include <mortise/detail/error.hpp>
 #include <mortise/device/host.hpp>
+#include <mortise/tensor/batch_part.hpp>
 #include <mortise/tensor/buffer.hpp>
 #include <mortise/tensor/philox.hpp>
 #include <mortise/tensor/shape.hpp>
@@ -27,6 +28,7 @@ struct loader_options {
   bool shuffle = false;     ///< another order in each epoch, a function of seed and epoch
   std::uint64_t seed = 0;
   bool drop_last = false;   ///< leave out a last batch that is not full
+  batch_part part = {};     ///< read only what one of several processes needs of each batch: data_parallel::part()
   bool prefetch = true;     ///< a thread makes the next batch while this one is used, where that is worth a thread
 };
 
@@ -134,6 +136,9 @@ inline void check_restored(loader_state const& state, std::size_t samples) {
 ///   and ++progress.epoch, repeats no epoch and skips none.
 /// * A program that counts the epoch before it saves says which epoch it means: `loader.set_epoch(progress.epoch)` before each `for`.
 /// Another batch size may be resumed with: the samples that were handed out are not handed out again.
+///
+/// With `part`, each batch holds this process's samples of it alone, and is empty where it has none. Position, order and state are those
+/// of whole batches, the same for every process, so that a run goes on under another number of them.
 template <Dataset D>
 class batch_loader {
  public:
@@ -150,7 +155,7 @@ class batch_loader {
     target_ = data_.target_extents();
     if (sample_.rank == shape::max_rank || target_.rank == shape::max_rank) detail::refuse_loader_rank(sample_, target_);
     now_ = shown_ = {options_.seed, 0, 0, samples_};
-    std::size_t const largest = options_.batch < samples_ ? options_.batch : samples_;
+    std::size_t const largest = options_.part.most_samples(options_.batch < samples_ ? options_.batch : samples_);
     // Waking a thread costs about as much as copying this many bytes.
     std::size_t const worth_a_thread = detail::reads_from_memory<D>() ? 64 * 1024 : 0;
     prefetch_ = options_.prefetch && batches() > 1 && largest * sample_.elements() * sizeof(value_type) >= worth_a_thread;
@@ -173,7 +178,7 @@ class batch_loader {
       loader_->advance();
       return *this;
     }
-    bool done() const { return loader_->current_.size() == 0; }
+    bool done() const { return loader_->exhausted_; }
     friend bool operator==(iterator const& i, sentinel) { return i.done(); }
 
    private:
@@ -254,6 +259,7 @@ class batch_loader {
   /// Hands out the next batch, or ends the epoch.
   void advance() {
     current_ = {};
+    exhausted_ = true;
     notice_loaded_state();
     request const wanted = next_from(now_);
     if (wanted.count == 0) {
@@ -261,7 +267,13 @@ class batch_loader {
       return;
     }
     fetch(wanted);
-    current_ = {{slots_[in_use_].x.data(), sample_.with_batch(wanted.count)}, {slots_[in_use_].y.data(), target_.with_batch(wanted.count)}};
+    sample_range const here = options_.part.samples(wanted.count);
+    current_ = {{slots_[in_use_].x.data(), sample_.with_batch(here.count)}, {slots_[in_use_].y.data(), target_.with_batch(here.count)}};
+    if (options_.part.devices > 1) {
+      current_.first_sample = here.first;
+      current_.whole = wanted.count;
+    }
+    exhausted_ = false;
     now_.position += wanted.count;
     shown_ = now_;
     if (prefetch_) start_fetching();
@@ -313,8 +325,9 @@ class batch_loader {
     }
     std::size_t const sample_elements = sample_.elements();
     std::size_t const target_elements = target_.elements();
-    for (std::size_t k = 0; k < r.count; ++k) {
-      std::size_t const at = static_cast<std::size_t>(r.from.position) + k;
+    sample_range const here = options_.part.samples(r.count);
+    for (std::size_t k = 0; k < here.count; ++k) {
+      std::size_t const at = static_cast<std::size_t>(r.from.position) + here.first + k;
       data_.read(options_.shuffle ? order_[at] : at, to.x.data() + k * sample_elements, to.y.data() + k * target_elements);
     }
   }
@@ -328,6 +341,7 @@ class batch_loader {
   detail::loader_state shown_;  // the same as this class left it: a difference means that a checkpoint was loaded
   bool ended_ = false;          // a loop came to its end, so the next one begins the next epoch
   batch_type current_;
+  bool exhausted_ = true;       // there is no batch in current_
 
   bool prefetch_ = false;
   bool fetching_ = false;  // the thread was asked for `ahead_`, into the slot that is not in use

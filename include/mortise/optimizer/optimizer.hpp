@@ -38,6 +38,12 @@ inline constexpr bool is_spec = is_group<Spec> || is_freeze<Spec> || is_no_weigh
 
 }  // namespace detail
 
+/// Which elements of the flat arrays an optimizer works on.
+struct optimizer_window {
+  std::size_t first = 0;
+  std::size_t count = 0;
+};
+
 /// Updates a model's trainable parameters from its gradients by `Rule`: one fused pass over the flat arrays, nothing allocated.
 ///
 ///     mt::optimizer opt{net, mt::sgd{.lr = 0.01f, .momentum = 0.9f}, mt::group<"features">{.lr = 0.001f}, mt::freeze<"features.0">{}};
@@ -77,7 +83,10 @@ class optimizer {
   /// The group that `group` is a part of.
   static constexpr std::size_t written_group(std::size_t group) { return assignment.groups[group].written; }
 
-  explicit optimizer(Model& model, Rule const& rule = {}, Specs const&... specs) : model_{&model} {
+  explicit optimizer(Model& model, Rule const& rule = {}, Specs const&... specs)
+      : optimizer{model, optimizer_window{0, element_count}, rule, specs...} {}
+  /// Keeps state for, and updates, the elements of `window` alone: one of several processes that share the work. `slot` is then the window's.
+  optimizer(Model& model, optimizer_window const& window, Rule const& rule, Specs const&... specs) : model_{&model}, window_{window} {
     groups_.fill(rule);
     [[maybe_unused]] std::uint32_t next = 1;
     (apply(specs, next), ...);
@@ -99,8 +108,8 @@ class optimizer {
     if (needed_slots() != allocated_) [[unlikely]]
       fit_slots();
     device_type const& device = model_->device();
-    arrays_.parameters = model_->parameters().data();
-    arrays_.gradients = model_->gradients().data();
+    arrays_.parameters = model_->parameters().data() + window_.first;
+    arrays_.gradients = model_->gradients().data() + window_.first;
     [[maybe_unused]] element norm{};
     if constexpr (norm_on_device) squared_gradient_norm_on(device);
     else if constexpr (detail::needs_gradient_norm<Rule>()) norm = gradient_norm();
@@ -164,7 +173,11 @@ class optimizer {
       frozen_[i] = false;
       if (!start_anew) continue;
       updates_[i] = 0;
-      for (std::size_t s = 0; s < slot_count(); ++s) model_->device().fill_zero(slot(s).data() + p.offset, p.size * sizeof(element));
+      std::size_t const first = p.offset > window_.first ? p.offset : window_.first;
+      std::size_t const end = p.offset + p.size < window_.first + window_.count ? p.offset + p.size : window_.first + window_.count;
+      if (first >= end) continue;
+      for (std::size_t s = 0; s < slot_count(); ++s)
+        model_->device().fill_zero(slot(s).data() + (first - window_.first), (end - first) * sizeof(element));
     }
   }
 
@@ -183,8 +196,8 @@ class optimizer {
   }
   /// PyTorch's name of the i-th of them: "exp_avg".
   std::string_view slot_name(std::size_t i) const { return detail::slot_name<Rule>(rule_slot(i)); }
-  view<element> slot(std::size_t i) { return {arrays_.slots[rule_slot(i)], shape{element_count}}; }
-  view<element const> slot(std::size_t i) const { return {arrays_.slots[rule_slot(i)], shape{element_count}}; }
+  view<element> slot(std::size_t i) { return {arrays_.slots[rule_slot(i)], shape{window_.count}}; }
+  view<element const> slot(std::size_t i) const { return {arrays_.slots[rule_slot(i)], shape{window_.count}}; }
   /// A slot by name; throws usage_error when there is none.
   view<element> state(std::string_view name) {
     std::string have;
@@ -304,7 +317,7 @@ class optimizer {
     unsigned const needed = needed_slots();
     std::size_t count = 0;
     for (std::size_t i = 0; i < Rule::slots; ++i) count += needed >> i & 1u;
-    buffer<element, device_type> fresh{model_->device(), count * element_count};
+    buffer<element, device_type> fresh{model_->device(), count * window_.count};
     std::size_t next = 0;
     for (std::size_t i = 0; i < Rule::slots; ++i) {
       element* const old = arrays_.slots[i];
@@ -312,8 +325,8 @@ class optimizer {
         arrays_.slots[i] = nullptr;
         continue;
       }
-      element* const place = fresh.data() + next++ * element_count;
-      if (old != nullptr) model_->device().copy(place, old, element_count * sizeof(element));
+      element* const place = fresh.data() + next++ * window_.count;
+      if (old != nullptr) model_->device().copy(place, old, window_.count * sizeof(element));
       arrays_.slots[i] = place;
     }
     model_->device().synchronize();
@@ -344,7 +357,7 @@ class optimizer {
   void squared_gradient_norm_on(device_type const& device) {
     bool first = true;
     for_each_live_stretch([&](std::size_t begin, std::size_t count) {
-      add_sum_of_squares(device, arrays_.gradients + begin, count, norm_workspace_.data(), first);
+      add_sum_of_squares(device, model_->gradients().data() + begin, count, norm_workspace_.data(), first);
       first = false;
     });
   }
@@ -353,7 +366,7 @@ class optimizer {
   element gradient_norm() {
     element total{};
     for_each_live_stretch([&](std::size_t begin, std::size_t count) {
-      total += sum_of_squares(model_->device(), arrays_.gradients + begin, count, norm_workspace_.data());
+      total += sum_of_squares(model_->device(), model_->gradients().data() + begin, count, norm_workspace_.data());
     });
     return detail::sqrt(total);
   }
@@ -370,9 +383,13 @@ class optimizer {
         range const& part = ranges_[r];
         Rule const& rule = groups_[part.group];
         if (part.frozen || detail::used_slots(rule) != Used) continue;
-        parts_.push_back({rule.template at<element>(update_step{part.updates + 1}), part.first, begin});
+        std::size_t const first = part.first > window_.first ? part.first - window_.first : 0;
+        std::size_t const end = part.first + part.count > window_.first ? part.first + part.count - window_.first : 0;
+        std::size_t const last = end < window_.count ? end : window_.count;
+        if (first >= last) continue;
+        parts_.push_back({rule.template at<element>(update_step{part.updates + 1}), first, begin});
         if constexpr (detail::needs_gradient_norm<Rule>() && !norm_on_device) parts_.back().function.set_gradient_norm(norm);
-        begin += part.count;
+        begin += last - first;
       }
       if (parts_.empty()) return;
       if constexpr (norm_on_device) update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_workspace_.data());
@@ -382,6 +399,7 @@ class optimizer {
   }
 
   Model* model_;
+  optimizer_window window_;
   std::array<Rule, group_count> groups_{};
   std::int64_t steps_ = 0;
   std::array<std::int64_t, parameter_count == 0 ? 1 : parameter_count> updates_{};

@@ -16,6 +16,7 @@
 #include <mortise/model/model.hpp>
 #include <mortise/operation/map.hpp>
 #include <mortise/operation/reduce.hpp>
+#include <mortise/optimizer/optimizer.hpp>
 #include <mortise/parallel/devices.hpp>
 #include <mortise/parallel/host_mesh.hpp>
 #include <mortise/parallel/reduce.hpp>
@@ -77,12 +78,6 @@ double weight_of_targets(Loss const& loss, shape const& out, std::size_t first_s
   return sum;
 }
 
-/// Elements as the host can read them: `data` itself on the host; other devices overload this, and may copy into `storage`.
-template <class T>
-T const* readable_on_host(host const&, T const* data, std::size_t, std::vector<T>&) {
-  return data;
-}
-
 /// Which team works for what a user passes to data_parallel.
 template <class Spec>
 struct team_of;
@@ -130,6 +125,7 @@ template <class Model, class Spec>
 class data_parallel {
   using team_type = typename detail::team_of<Spec>::type;
   static constexpr bool several_processes = detail::ProcessTeam<team_type>;
+  static constexpr bool on_host = std::is_same_v<typename Model::device_type::space, host_space>;
 
  public:
   using model_type = Model;
@@ -146,12 +142,12 @@ class data_parallel {
 
   /// Makes the replicas. Throws usage_error when there are more devices than shards, or the model does not live on the first device.
   template <class S>
-  data_parallel(Model& net, S&& spec, shards const& cut = {}) : net_{&net}, team_{spec}, shards_{cut.count} {
+  data_parallel(Model& net, S&& spec, shards cut = {}) : net_{&net}, team_{spec}, shards_{cut.count} {
     static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
                   "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
                   "auto on_gpu = net.to(mt::cuda{0}), or use mt::host_mesh{N} for a model on the host");
     if (shards_ != 0 && devices() > shards_) detail::refuse_more_devices_than_shards(devices(), shards_);
-    if constexpr (!std::is_same_v<typename D::space, host_space>)
+    if constexpr (!on_host)
       if (!(team_.device(0) == net.device())) detail::refuse_other_first_device(detail::device_text(net.device()), detail::device_text(team_.device(0)));
     replicas_.resize(team_.size());
     for (std::size_t d = 0; d < team_.size(); ++d) {
@@ -172,7 +168,7 @@ class data_parallel {
   /// x (batch, Input...): the whole batch. The result (batch, output...) lies on the model's device until the next forward.
   /// In training mode x must stay valid until `backward` returned. Throws as the model's forward.
   view<element const> forward(view<input_element const> x) {
-    begin(x, {0, 0});
+    begin(x, {0, 0}, true);
     run_forward();
     statistics_done_ = true;
     return output();
@@ -180,8 +176,8 @@ class data_parallel {
 
   /// The output of the last forward or training step, in the order of the samples. Where processes were given parts of a batch: this part's.
   view<element const> output() const {
-    if (local_.count == 0) return {};
-    return {output_.data(), Model::plan_type::output.with_batch(local_.count)};
+    if (output_rows_ == 0) return {};
+    return {output_.data(), Model::plan_type::output.with_batch(output_rows_)};
   }
 
   /// Loss of the last forward against all its targets, and all gradients, summed over the devices, in the model's `gradients()`.
@@ -212,13 +208,14 @@ class data_parallel {
     combine();
   }
 
-  /// The loss of the last forward, without gradients. Only where this process has the whole batch.
+  /// The loss of the last forward, without gradients.
   template <class Loss>
   deferred<element, device_type> evaluate(Loss const& loss, view<typename Loss::template target_type<element> const> target) {
     check_target<Loss>(target);
-    std::size_t const need = Loss::workspace(Model::plan_type::output) * local_.count;
+    if (output_rows_ != whole_) detail::refuse_backward_without_forward();
+    std::size_t const need = Loss::workspace(Model::plan_type::output) * whole_;
     if (need > loss_workspace_.size()) loss_workspace_ = buffer<element, device_type>{net_->device(), need};
-    compute_loss(output_extents{}, loss, net_->device(), local_.count, output_.data(),
+    compute_loss(output_extents{}, loss, net_->device(), whole_, output_.data(),
                  net_->step_memory().target(net_->device(), target.data(), target.size()), static_cast<element*>(nullptr), loss_value_.data(),
                  loss_workspace_.data());
     return {net_->device(), loss_value_.data()};
@@ -277,15 +274,37 @@ class data_parallel {
     else f();
   }
 
+  /// Which of n elements this process keeps and updates where the work is shared: for sharded_optimizer.
+  optimizer_window window(std::size_t n) const {
+    batch_part const p = part();
+    std::size_t const first = p.device * n / p.devices;
+    return {first, (p.device + 1) * n / p.devices - first};
+  }
+  /// Everybody gets the n elements of which each process has its window.
+  void gather_windows([[maybe_unused]] element* data, [[maybe_unused]] std::size_t n) {
+    if constexpr (several_processes) {
+      std::vector<std::size_t> first(devices() + 1);
+      for (std::size_t d = 0; d <= devices(); ++d) first[d] = d * n / devices();
+      team_.gather(data, first);
+    }
+  }
+
   /// The replica of a device of this process, the model itself for 0: for tests and for looking at what a device did.
   Model const& replica_of(std::size_t device) const { return *replicas_[device].net; }
 
+  /// Throws usage_error where the optimizer, or what stands in for one, updates another model.
   template <class Optimizer>
   void check_optimizer(Optimizer& optimizer) const {
-    static_assert(std::is_same_v<std::remove_cvref_t<decltype(optimizer.model())>, Model>,
-                  "mortise::train_step: the optimizer belongs to another type of model than data_parallel trains (another network, device or element "
-                  "type); construct both with the same model");
-    if (&optimizer.model() != net_) detail::refuse_other_optimizer();
+    if constexpr (requires { optimizer.model(); }) {
+      constexpr bool same_type = std::is_same_v<std::remove_cvref_t<decltype(optimizer.model())>, Model>;
+      static_assert(same_type,
+                    "mortise::train_step: the optimizer belongs to another type of model than data_parallel trains (another network, device or "
+                    "element type); construct both with the same model");
+      if constexpr (same_type)
+        if (&optimizer.model() != net_) detail::refuse_other_optimizer();
+    } else if constexpr (requires { optimizer.optimizer(); }) {
+      check_optimizer(optimizer.optimizer());
+    }
   }
 
  private:
@@ -335,8 +354,8 @@ class data_parallel {
     return true;
   }
 
-  /// `given`: {first sample, size of the whole batch}, or {0, 0} when x is the whole batch.
-  void begin(view<input_element const> x, sample_range const& given) {
+  /// `given`: {first sample, size of the whole batch}, or {0, 0} when x is the whole batch. `gather`: everybody wants all of the output.
+  void begin(view<input_element const> x, sample_range const& given, bool gather = false) {
     std::size_t count = 0;
     if (!(given.count != 0 && x.size() == 0)) count = detail::batch_of(x.extents(), x.size(), input_extents::value);
     std::size_t const whole = given.count == 0 ? count : given.count;
@@ -350,11 +369,14 @@ class data_parallel {
     }
     whole_ = whole;
     local_ = local;
+    check_batch_memory(net_->device(), team_.size(), x.data());
     x_ = x.data();
     trained_ = net_->training();
     statistics_done_ = false;
     step_ = net_->training_steps();
-    std::size_t const need = local_.count * Model::plan_type::output.elements();
+    output_rows_ = gather ? whole_ : local_.count;
+    output_first_ = gather ? local_.first : 0;
+    std::size_t const need = output_rows_ * Model::plan_type::output.elements();
     if (need > output_.size()) [[unlikely]]
       output_ = buffer<element, D>{net_->device(), need};
     std::size_t const most = cut(0).shard_count(whole_);
@@ -369,15 +391,21 @@ class data_parallel {
       copied_counters_ = buffer<std::int64_t, D>{net_->device(), net_->counters().size()};
     }
     auto const copy_statistics = [&](D const& to, element* buffers, std::int64_t* counters) {
-      detail::copy_across(net_->device(), to, net_->buffers().size(), net_->buffers().data(), buffers);
-      detail::copy_across(net_->device(), to, net_->counters().size(), net_->counters().data(), counters);
+      copy_across(to, net_->device(), to, net_->buffers().size(), std::as_const(*net_).buffers().data(), buffers);
+      copy_across(to, net_->device(), to, net_->counters().size(), std::as_const(*net_).counters().data(), counters);
     };
     copy_statistics(net_->device(), copied_buffers_.data(), copied_counters_.data());
     for (replica& r : replicas_) {
       if (!r.own) continue;
       r.own->follow(*net_);
+      order_work(net_->device(), r.own->device());
+      if constexpr (!on_host) bring_parameters(r);
       copy_statistics(r.own->device(), r.own->buffers().data(), r.own->counters().data());
     }
+  }
+
+  void bring_parameters(replica& r) {
+    copy_across(r.own->device(), net_->device(), r.own->device(), parameter_count, std::as_const(*net_).parameters().data(), r.own->parameters().data());
   }
 
   /// Runs f(replica, shard, samples in this process's part) for all shards of all devices of this process.
@@ -385,13 +413,13 @@ class data_parallel {
   void for_all_shards(F const& f) {
     prepare();
     std::uint64_t const step = net_->training_steps();
-    if constexpr (std::is_same_v<typename D::space, host_space>) net_->set_device(team_.device(0));
+    if constexpr (on_host) net_->set_device(team_.device(0));
     try {
       team_.run([&](std::size_t d) {
         replica& r = replicas_[d];
         batch_part const part = cut(first_device() + d);
-        if (r.own)
-          detail::copy_across(net_->device(), r.own->device(), parameter_count, std::as_const(*net_).parameters().data(), r.own->parameters().data());
+        if constexpr (on_host)
+          if (r.own) bring_parameters(r);
         on_copied_statistics copied{*this};
         std::size_t const last = part.first_shard(part.device + 1, whole_);
         for (std::size_t s = part.first_shard(part.device, whole_); s < last; ++s) {
@@ -403,18 +431,21 @@ class data_parallel {
         }
       });
     } catch (...) {
-      if constexpr (std::is_same_v<typename D::space, host_space>) net_->set_device(team_.whole());
+      if constexpr (on_host) net_->set_device(team_.whole());
       net_->set_training_steps(step);
       throw;
     }
-    if constexpr (std::is_same_v<typename D::space, host_space>) net_->set_device(team_.whole());
+    if constexpr (on_host) net_->set_device(team_.whole());
+    for (replica& r : replicas_)
+      if (r.own) order_work(r.own->device(), net_->device());
     if (trained_) net_->set_training_steps(step + 1);
   }
 
   void forward_shard(replica& r, sample_range const& range) {
     std::size_t const width = input_extents::value.elements();
     auto const y = r.net->forward_part({x_ + range.first * width, input_extents::value.with_batch(range.count)}, local_.first + range.first);
-    detail::copy_across(r.net->device(), net_->device(), y.size(), y.data(), output_.data() + range.first * Model::plan_type::output.elements());
+    copy_across(r.net->device(), r.net->device(), net_->device(), y.size(), y.data(),
+                        output_.data() + (output_first_ + range.first) * Model::plan_type::output.elements());
   }
 
   void run_forward() {
@@ -425,11 +456,6 @@ class data_parallel {
       std::size_t const width = Model::plan_type::output.elements();
       std::vector<std::size_t> first(devices() + 1);
       for (std::size_t d = 0; d <= devices(); ++d) first[d] = (d == devices() ? whole_ : cut(d).samples(whole_).first) * width;
-      if (whole_ * width > output_.size()) {
-        buffer<element, D> larger{net_->device(), whole_ * width};
-        net_->device().copy(larger.data(), output_.data(), local_.count * width * sizeof(element));
-        output_ = std::move(larger);
-      }
       team_.gather(output_.data(), first);
     }
   }
@@ -444,7 +470,7 @@ class data_parallel {
     auto const work = [&](replica& r, std::size_t s, sample_range const& range, bool last) {
       if (forward) forward_shard(r, range);
       element const* const value = back(*r.net, s, range);
-      if (value != nullptr) detail::copy_across(r.net->device(), net_->device(), 1, value, losses_.data() + s);
+      if (value != nullptr) copy_across(r.net->device(), r.net->device(), net_->device(), 1, value, losses_.data() + s);
       element* const gradient = r.net->gradients().data();
       detail::join_partial_sums(r.row, partial{0, s, gradient, 0}, shards, [&](partial& left, partial const& right, bool root) {
         element* const sum = root ? original_ : left.data;
@@ -470,6 +496,8 @@ class data_parallel {
       range.first -= local_.first;
       f(replicas_[d], s, range, true);
     });
+    for (replica& r : replicas_)
+      if (r.own) order_work(r.own->device(), net_->device());
   }
 
   /// An array of the replica that holds no partial sum.
@@ -496,7 +524,7 @@ class data_parallel {
           node.owner = d;
           detail::join_partial_sums(row_, node, shards, [&](partial& left, partial const& right, bool root) { add_across(left, right, root); });
         }
-      if constexpr (std::is_same_v<typename D::space, host_space>) detail::run_additions(team_.whole(), trainable_count, additions_);
+      if constexpr (on_host) detail::run_additions(team_.whole(), trainable_count, additions_);
     }
     if (net_->gradients().data() != original_)
       for (auto& b : replicas_[0].spare)
@@ -505,14 +533,15 @@ class data_parallel {
 
   void add_across(partial& left, partial const& right, bool root) {
     element* const sum = root ? original_ : left.data;
-    if constexpr (std::is_same_v<typename D::space, host_space>) {
+    if constexpr (on_host) {
       additions_.push_back({left.data, right.data, sum});
     } else {
       replica& r = replicas_[left.owner];
       element const* b = right.data;
       if (left.owner != right.owner) {
         if (r.arrived.size() == 0) r.arrived = buffer<element, D>{r.net->device(), trainable_count};
-        detail::copy_across(replicas_[right.owner].net->device(), r.net->device(), trainable_count, right.data, r.arrived.data());
+        order_work(replicas_[right.owner].net->device(), r.net->device());
+        copy_across(r.net->device(), replicas_[right.owner].net->device(), r.net->device(), trainable_count, right.data, r.arrived.data());
         b = r.arrived.data();
       }
       elementwise_add(r.net->device(), trainable_count, left.data, b, sum);
@@ -562,7 +591,7 @@ class data_parallel {
         team_.attempt([&] { run_training(forward, back); });
         std::vector<std::size_t> first(devices() + 1);
         for (std::size_t d = 0; d <= devices(); ++d) first[d] = cut(0).first_shard(d, whole_);
-        team_.gather_parts(losses_.data(), first);
+        team_.gather(losses_.data(), first);
       } else {
         run_training(forward, back);
       }
@@ -594,7 +623,7 @@ class data_parallel {
   double weight_of_batch(Loss const& loss, std::int64_t const* y, std::size_t width) {
     std::size_t const shards = cut(0).shard_count(whole_);
     weights_.assign(shards, 0.0);
-    std::int64_t const* const seen = detail::readable_on_host(net_->device(), y, local_.count * width, targets_);
+    std::int64_t const* const seen = readable_on_host(net_->device(), y, local_.count * width, targets_);
     std::size_t const begin = cut(0).first_shard(first_device(), whole_), end = cut(0).first_shard(first_device() + team_.size(), whole_);
     auto const weigh = [&] {
       for (std::size_t s = begin; s < end; ++s) {
@@ -639,7 +668,9 @@ class data_parallel {
   // The batch at work.
   input_element const* x_ = nullptr;
   std::size_t whole_ = 0;
-  sample_range local_{};
+  sample_range local_{};            // this process's samples of it
+  std::size_t output_rows_ = 0;     // samples in output_,
+  std::size_t output_first_ = 0;    // and where this process's begin there
   bool targets_are_local_ = false;
   bool trained_ = false;
   bool statistics_done_ = false;  // the first shard's forward has run: running it again must not count its statistics twice

@@ -9,6 +9,7 @@
 
 #include <mortise/detail/error.hpp>
 #include <mortise/device/device.hpp>
+#include <mortise/parallel/reduce.hpp>
 
 namespace mortise {
 
@@ -56,6 +57,7 @@ class devices {
 
   std::size_t size() const { return list_.size(); }
   D const& operator[](std::size_t i) const { return list_[i]; }
+  std::vector<D> const& all() const { return list_; }
 
  private:
   template <class... Rest>
@@ -84,7 +86,7 @@ namespace detail {
 template <class D>
 class device_team {
  public:
-  explicit device_team(devices<D> const& list) : list_{list} {}
+  explicit device_team(devices<D> const& list) : list_{list} { connect(list.all()); }
   std::size_t size() const { return list_.size(); }
   D device(std::size_t d) const { return list_[d]; }
   D whole() const { return list_[0]; }

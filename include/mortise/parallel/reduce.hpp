@@ -69,10 +69,32 @@ void run_additions(host const& device, std::size_t n, std::vector<array_addition
   });
 }
 
-/// Copies n elements between two devices of one kind, in the order of work on both: after what was asked of either before.
+}  // namespace mortise::detail
+
+namespace mortise {
+
+/// Copies n elements between two devices of one kind. `issuer`, one of the two, does the work, in the order of its own. Waits for nothing.
+/// Other kinds of devices overload this and what follows.
 template <class T>
-void copy_across(host const&, host const& to_device, std::size_t n, T const* from, T* to) {
-  to_device.copy(to, from, n * sizeof(T));
+void copy_across(host const& issuer, host const&, host const&, std::size_t n, T const* from, T* to) {
+  issuer.copy(to, from, n * sizeof(T));
 }
 
-}  // namespace mortise::detail
+/// What `later` is asked from now on begins when what `earlier` was asked so far is done.
+inline void order_work(host const&, host const&) {}
+
+/// n elements as the host can read them: `data` itself, or a copy in `storage` where another device has them.
+template <class T>
+T const* readable_on_host(host const&, T const* data, std::size_t, std::vector<T>&) {
+  return data;
+}
+
+/// Prepares devices for copies between them, where there is something to prepare.
+template <class D>
+void connect(std::vector<D> const&) {}
+
+/// Refuses what the devices of a team cannot read: batches come from the host's memory.
+template <class T>
+void check_batch_memory(host const&, std::size_t, T const*) {}
+
+}  // namespace mortise

@@ -410,6 +410,18 @@ class checkpoint {
     return root;
   }
 
+  /// Runs f, which writes a file, where the first part that belongs to several processes says so.
+  template <class F>
+  void on_one_process(F const& f) const {
+    bool done = false;
+    [[maybe_unused]] auto const look = [&](auto const& part) {
+      if constexpr (requires { part.on_one_process(f); })
+        if (!std::exchange(done, true)) part.on_one_process(f);
+    };
+    std::apply([&](auto const&... part) { (look(part), ...); }, parts_);
+    if (!done) f();
+  }
+
   /// Loads a run; see mortise::load.
   load_report load_from(archive_reader const& in, load_options const& options) {
     detail::load_plan plan{in, options};
@@ -530,11 +542,13 @@ checkpoint(P&&...) -> checkpoint<P...>;
 /// Saves a run: format by extension, atomic and durable. io_error leaves the old file as it was.
 template <class... P>
 void save(std::string const& path, checkpoint<P...> const& run, save_options const& options = {}) {
-  save_archive(path, run.tree(), options);
+  auto const tree = run.tree();
+  run.on_one_process([&] { save_archive(path, tree, options); });
 }
 template <class Format, class... P>
 void save(std::string const& path, checkpoint<P...> const& run, save_options const& options = {}) {
-  save_archive<Format>(path, run.tree(), options);
+  auto const tree = run.tree();
+  run.on_one_process([&] { save_archive<Format>(path, tree, options); });
 }
 /// Loads a run. Throws archive_error, io_error or load_error (with all names that do not fit), and has then changed nothing.
 template <class... P>

@@ -47,6 +47,13 @@ std::byte const* on_host(D const& device, T const* data, std::size_t count, std:
   }
 }
 
+/// Runs f, which writes a file: where several processes hold the same state, on one of them, and the others learn how it went.
+template <class M, class F>
+void write_once(M const& m, F const& f) {
+  if constexpr (requires { m.on_one_process(f); }) m.on_one_process(f);
+  else f();
+}
+
 /// Where every entry of a model's state lies.
 template <Stateful M>
 std::vector<tensor_target> targets_of(M& m) {
@@ -145,12 +152,12 @@ archive_value state_dict(M const& m) {
 /// Saves parameters and buffers as a state_dict: format by extension. Atomic and durable; io_error leaves the old file.
 template <Stateful M>
 void save(std::string const& path, M const& m, save_options const& options = {}) {
-  save_archive(path, state_dict(m), options);
+  detail::write_once(m, [&] { save_archive(path, state_dict(m), options); });
 }
 /// The same in a named format: mt::save<mt::safetensors>("weights.bin", net).
 template <class Format, Stateful M>
 void save(std::string const& path, M const& m, save_options const& options = {}) {
-  save_archive<Format>(path, state_dict(m), options);
+  detail::write_once(m, [&] { save_archive<Format>(path, state_dict(m), options); });
 }
 
 /// Loads parameters and buffers from a state_dict or from the model part of a checkpoint, from any format that can be read, converting

@@ -13,6 +13,7 @@
 #include <mortise/optimizer/sgd.hpp>
 #include <mortise/parallel/data_parallel.hpp>
 #include <mortise/train/checkpoint.hpp>
+#include <mortise/train/gradient_accumulation.hpp>
 #include <mortise/train/progress.hpp>
 #include <mortise/train/train_step.hpp>
 
@@ -193,6 +194,21 @@ TEST_CASE("settings of modules reach every replica") {
     many.forward_backward(mt::cross_entropy_loss{}, d.batch());
     CHECK(a.gradients().to_vector() == b.gradients().to_vector());
   }
+}
+
+TEST_CASE("gradients accumulate over batches with the same bits on any number of devices") {
+  std::vector<float> bits[3];
+  for (std::size_t const devices : {1u, 2u, 4u}) {
+    model<runs::both> net{mt::host{1}, mt::seed{9}};
+    mt::data_parallel many{net, mt::host_mesh{devices, 1}, mt::shards{4}};
+    mt::optimizer opt{net, mt::adamw{}};
+    mt::gradient_accumulation accumulate{opt, 3};
+    for (std::uint32_t step = 0; step < 6; ++step) mt::train_step(many, mt::cross_entropy_loss{}, accumulate, runs::data{16, step}.batch());
+    CHECK(opt.steps() == 2);
+    bits[devices / 2] = net.parameters().to_vector();
+  }
+  CHECK(bits[1] == bits[0]);
+  CHECK(bits[2] == bits[0]);
 }
 
 TEST_CASE("a save has the keys of the model alone") {

@@ -140,6 +140,7 @@ class cuda_context {
   cudaStream_t stream() const { return stream_; }
   cudaStream_t copy_stream() const { return copy_stream_; }
   cublasHandle_t blas() const { return blas_; }
+  cudaMemPool_t pool() const { return pool_; }
 
   void* allocate(std::size_t bytes) const {
     device_guard const guard{ordinal_};

@@ -1,0 +1,378 @@
+// Several processes train one model: one device each, started by mpirun. Needs MPI (Debian: libopenmpi-dev).
+//
+//     mt::distributed<mt::mpi> world;
+//     mt::data_parallel many{net, world, mt::shards{4}};
+//     mt::batch_loader loader{data, {.batch = 64, .shuffle = true, .part = many.part()}};
+#pragma once
+
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1  // the C interface is all that is used
+#endif
+#include <mpi.h>
+
+#include <chrono>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <mortise/detail/error.hpp>
+#include <mortise/detail/simd.hpp>
+#include <mortise/device/host.hpp>
+#include <mortise/parallel/host_mesh.hpp>
+#include <mortise/parallel/reduce.hpp>
+#include <mortise/tensor/batch_part.hpp>
+
+namespace mortise {
+
+/// Names the engine: distributed<mpi>.
+struct mpi {};
+
+template <class Engine>
+class distributed;
+
+/// A process failed, or did not answer in time: what() says which and where. This process cannot go on with the others; it should end,
+/// and the run start again from its last checkpoint.
+struct distributed_error : error {
+  using error::error;
+};
+
+struct distributed_options {
+  double timeout = 300;  ///< seconds to wait for the other processes before they are given up
+  int threads = 0;       ///< of this process; 0: the cores of this machine (or MORTISE_NUM_THREADS) shared among its processes
+};
+
+/// The processes that mpirun started. Initialises MPI unless the program has done so, and ends it if it began it.
+///
+/// Every wait for another process has an end: after `timeout` seconds it throws distributed_error, whatever became of the other. A process
+/// that leaves by an exception does not end MPI, which tells mpirun to stop the others. Used by one thread at a time.
+template <>
+class distributed<mpi> {
+ public:
+  explicit distributed(distributed_options const& options = {}) : options_{options} {
+    int running = 0;
+    MPI_Initialized(&running);
+    if (running == 0) {
+      int provided = 0;
+      if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+        throw distributed_error("mortise::distributed: MPI could not be initialised; start the program with mpirun -n N");
+      ours_ = true;
+    }
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    int rank = 0, size = 1;
+    MPI_Comm_rank(comm_, &rank);
+    MPI_Comm_size(comm_, &size);
+    rank_ = static_cast<std::size_t>(rank);
+    size_ = static_cast<std::size_t>(size);
+    neighbours_ = 1;
+    MPI_Comm local = MPI_COMM_NULL;
+    if (MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local) == MPI_SUCCESS && local != MPI_COMM_NULL) {
+      MPI_Comm_size(local, &neighbours_);
+      MPI_Comm_free(&local);
+    }
+  }
+  ~distributed() {
+    if (broken_ || std::uncaught_exceptions() > 0) return;  // mpirun sees a process that ends without MPI_Finalize, and stops all
+    MPI_Comm_free(&comm_);
+    if (ours_) MPI_Finalize();
+  }
+  distributed(distributed const&) = delete;
+  distributed& operator=(distributed const&) = delete;
+
+  std::size_t rank() const { return rank_; }
+  std::size_t size() const { return size_; }
+  distributed_options const& options() const { return options_; }
+
+  /// Threads of one process.
+  int threads() const {
+    if (options_.threads > 0) return options_.threads;
+    int const each = detail::default_thread_count() / neighbours_;
+    return each > 0 ? each : 1;
+  }
+
+  /// Waits until all processes are here.
+  void barrier() {
+    MPI_Request request{};
+    check(MPI_Ibarrier(comm_, &request), "a barrier");
+    wait(&request, 1, "a barrier");
+  }
+
+  /// Runs f on process 0 only; all wait for it, and what it throws there is thrown everywhere.
+  template <class F>
+  void once(F const& f) {
+    attempt([&] {
+      if (rank_ == 0) f();
+    });
+  }
+
+  /// Runs f on every process. Where it throws on any, it throws on all: its own error there, distributed_error elsewhere.
+  template <class F>
+  void attempt(F const& f) {
+    std::string mine;
+    std::exception_ptr failure;
+    try {
+      f();
+    } catch (std::exception const& e) {
+      failure = std::current_exception();
+      mine = e.what();
+      if (mine.empty()) mine = "an error without words";
+    }
+    std::vector<int> sizes(size_);
+    sizes[rank_] = mine.size() < 4096 ? static_cast<int>(mine.size()) : 4096;
+    std::vector<std::size_t> each(size_ + 1);
+    for (std::size_t r = 0; r <= size_; ++r) each[r] = r;
+    gather(sizes.data(), each);
+    for (std::size_t r = 0; r < size_; ++r) {
+      if (sizes[r] == 0) continue;
+      std::string words(static_cast<std::size_t>(sizes[r]), ' ');
+      if (r == rank_) words = mine.substr(0, words.size());
+      broadcast(words.data(), words.size(), r);
+      if (failure) std::rethrow_exception(failure);
+      throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " failed: " + words);
+    }
+  }
+
+  /// Rank r has elements [first[r], first[r + 1]) of `data`; afterwards all have all.
+  template <class T>
+  void gather(T* data, std::vector<std::size_t> const& first) {
+    std::vector<int> counts(size_), offsets(size_);
+    for (std::size_t r = 0; r < size_; ++r) {
+      offsets[r] = element_number(first[r]);
+      counts[r] = element_number(first[r + 1] - first[r]);
+    }
+    MPI_Request request{};
+    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, counts.data(), offsets.data(), type_of<T>(), comm_, &request), "gathering");
+    wait(&request, 1, "gathering what the processes have");
+  }
+  template <class T>
+  void broadcast(T* data, std::size_t n, std::size_t from) {
+    MPI_Request request{};
+    check(MPI_Ibcast(data, element_number(n), type_of<T>(), static_cast<int>(from), comm_, &request), "a broadcast");
+    wait(&request, 1, "a broadcast");
+  }
+
+  template <class T>
+  MPI_Request send(T const* data, std::size_t n, std::size_t to, int tag) {
+    MPI_Request request{};
+    check(MPI_Isend(data, element_number(n), type_of<T>(), static_cast<int>(to), tag, comm_, &request), "sending");
+    return request;
+  }
+  template <class T>
+  MPI_Request receive(T* data, std::size_t n, std::size_t from, int tag) {
+    MPI_Request request{};
+    check(MPI_Irecv(data, element_number(n), type_of<T>(), static_cast<int>(from), tag, comm_, &request), "receiving");
+    return request;
+  }
+
+  /// Waits for all requests, at most `timeout` seconds.
+  void wait(MPI_Request* requests, std::size_t n, char const* what) {
+    auto const start = std::chrono::steady_clock::now();
+    for (unsigned long turn = 0;; ++turn) {
+      int done = 0;
+      check(MPI_Testall(static_cast<int>(n), requests, &done, MPI_STATUSES_IGNORE), what);
+      if (done != 0) return;
+      if (turn < 2000) continue;  // some 0.1 ms
+      std::chrono::duration<double> const waited = std::chrono::steady_clock::now() - start;
+      if (waited.count() > options_.timeout) {
+        broken_ = true;
+        throw distributed_error("mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + " waited " +
+                                std::to_string(static_cast<long>(options_.timeout)) + " s for the others, in " + what +
+                                "; a process has died or hangs. Start the run again from its last checkpoint, or raise the timeout");
+      }
+      if (waited.count() > 0.02) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      else std::this_thread::yield();
+    }
+  }
+
+  template <class T>
+  static MPI_Datatype type_of() {
+    if constexpr (std::is_same_v<T, float>) return MPI_FLOAT;
+    else if constexpr (std::is_same_v<T, double>) return MPI_DOUBLE;
+    else if constexpr (std::is_same_v<T, std::int64_t>) return MPI_INT64_T;
+    else if constexpr (std::is_same_v<T, std::uint64_t>) return MPI_UINT64_T;
+    else if constexpr (std::is_same_v<T, int>) return MPI_INT;
+    else {
+      static_assert(std::is_same_v<T, char>, "mortise::distributed: no MPI type for these elements");
+      return MPI_CHAR;
+    }
+  }
+
+ private:
+  static int element_number(std::size_t n) {
+    if (n > static_cast<std::size_t>(INT_MAX))
+      throw usage_error("mortise::distributed: a message of " + std::to_string(n) + " elements; MPI counts to " + std::to_string(INT_MAX));
+    return static_cast<int>(n);
+  }
+  void check(int code, char const* what) {
+    if (code == MPI_SUCCESS) return;
+    broken_ = true;
+    char text[MPI_MAX_ERROR_STRING] = {};
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    throw distributed_error("mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + ": " + what + ": " +
+                            std::string(text, static_cast<std::size_t>(length)));
+  }
+
+  distributed_options options_;
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  std::size_t rank_ = 0;
+  std::size_t size_ = 1;
+  int neighbours_ = 1;
+  bool ours_ = false;
+  bool broken_ = false;
+};
+
+namespace detail {
+
+/// What all processes must have in common, in an order that a message can name.
+struct run_identity {
+  static constexpr std::size_t count = 6;
+  static constexpr char const* names[count] = {"bytes of an element", "number of parameters", "names and shapes of the network",
+                                               "shards",              "instruction set",      "version of mortise"};
+  std::uint64_t values[count];
+};
+
+/// One host device in each of several processes.
+class mpi_team {
+ public:
+  explicit mpi_team(distributed<mpi>& world) : world_{&world} {}
+
+  std::size_t size() const { return 1; }
+  host device(std::size_t) const { return {world_->threads()}; }
+  host whole() const { return {world_->threads()}; }
+  template <class F>
+  void run(F const& f) {
+    f(std::size_t{0});
+  }
+
+  std::size_t rank() const { return world_->rank(); }
+  std::size_t processes() const { return world_->size(); }
+  template <class F>
+  void once(F const& f) const {
+    world_->once(f);
+  }
+  template <class F>
+  void attempt(F const& f) {
+    world_->attempt(f);
+  }
+  template <class T>
+  void gather(T* data, std::vector<std::size_t> const& first) {
+    world_->gather(data, first);
+  }
+
+  /// Compares what must be equal, and starts all processes from process 0's parameters, buffers and step.
+  template <class Model>
+  void agree_on(Model& net, std::size_t shards) {
+    std::uint64_t names = 0xcbf29ce484222325u;
+    auto const mix = [&](std::uint64_t v) { names = (names ^ v) * 0x100000001b3u; };
+    for (auto const& s : Model::state_table) {
+      for (char const c : s.name) mix(static_cast<unsigned char>(c));
+      for (std::size_t const n : s.extents) mix(n);
+    }
+    std::vector<run_identity> all(processes());
+    all[rank()] = {{sizeof(typename Model::element), Model::parameter_count, names, shards, static_cast<std::uint64_t>(current_instruction_set()),
+                    (MORTISE_VERSION_MAJOR * 1000 + MORTISE_VERSION_MINOR) * 1000 + MORTISE_VERSION_PATCH}};
+    std::vector<std::size_t> first(processes() + 1);
+    for (std::size_t r = 0; r <= processes(); ++r) first[r] = r * run_identity::count;
+    world_->gather(all[0].values, first);
+    for (std::size_t r = 1; r < processes(); ++r)
+      for (std::size_t i = 0; i < run_identity::count; ++i)
+        if (all[r].values[i] != all[0].values[i])
+          throw usage_error("mortise::data_parallel: rank " + std::to_string(r) + " differs from rank 0 in its " + run_identity::names[i] + ": " +
+                            std::to_string(all[r].values[i]) + " against " + std::to_string(all[0].values[i]) +
+                            "; all processes must run the same program in the same way (MORTISE_ISA sets the instruction set)");
+    world_->broadcast(net.parameters().data(), net.parameters().size(), 0);
+    std::uint64_t step = net.training_steps();
+    world_->broadcast(&step, 1, 0);
+    net.set_training_steps(step);
+    broadcast_statistics(net);
+  }
+
+  template <class Model>
+  void broadcast_statistics(Model& net) {
+    if (net.buffers().size() != 0) world_->broadcast(net.buffers().data(), net.buffers().size(), 0);
+    if (net.counters().size() != 0) world_->broadcast(net.counters().data(), net.counters().size(), 0);
+  }
+
+  [[noreturn]] void refuse_part(sample_range const& given, std::size_t count, sample_range const& wanted) const {
+    throw usage_error("mortise::data_parallel: rank " + std::to_string(rank()) + " was given samples " + std::to_string(given.first) + " to " +
+                      std::to_string(given.first + count) + " of a batch of " + std::to_string(given.count) + ", but its part is " +
+                      std::to_string(wanted.first) + " to " + std::to_string(wanted.first + wanted.count) +
+                      "; give the loader this run's part: {.part = many.part()}");
+  }
+
+  /// Sums the processes' partial sums into `result` everywhere, by the tree. Each process adds up its slice of the array, and the slices are
+  /// gathered: 2 (N - 1) / N arrays of traffic for each where it has one partial sum.
+  template <class T>
+  void reduce(std::vector<partial_sum<T>> const& mine, batch_part const& cut, std::size_t batch, std::size_t n, T* result, host const& device) {
+    std::size_t const shards = cut.shard_count(batch), size = processes(), me = rank();
+    std::vector<std::size_t> slice(size + 1);
+    for (std::size_t r = 0; r <= size; ++r) slice[r] = r * n / size;
+    std::size_t const begin = slice[me], count = slice[me + 1] - begin;
+
+    nodes_.clear();
+    for (std::size_t r = 0; r < size; ++r) {
+      std::vector<partial_sum<char>> held;
+      for (std::size_t s = cut.first_shard(r, batch); s < cut.first_shard(r + 1, batch); ++s)
+        join_partial_sums(held, partial_sum<char>{0, s, nullptr, 0}, shards, [](auto&, auto const&, bool) {});
+      for (auto const& h : held) nodes_.push_back({h.level, h.index, nullptr, r});
+    }
+    std::size_t const bytes = nodes_.size() * count * sizeof(T);
+    if (arrived_.size() < bytes) arrived_.resize(bytes);
+    T* next = reinterpret_cast<T*>(arrived_.data());
+
+    requests_.clear();
+    std::vector<T*> where;
+    std::size_t own = 0;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      int const tag = static_cast<int>(i);
+      if (nodes_[i].owner == me) {
+        T* const data = mine[own++].data;
+        where.push_back(data + begin);
+        for (std::size_t r = 0; r < size; ++r)
+          if (r != me && slice[r + 1] != slice[r]) requests_.push_back(world_->send(data + slice[r], slice[r + 1] - slice[r], r, tag));
+      } else {
+        where.push_back(next);
+        if (count != 0) requests_.push_back(world_->receive(next, count, nodes_[i].owner, tag));
+        next += count;
+      }
+    }
+    world_->wait(requests_.data(), requests_.size(), "exchanging gradients");
+
+    std::vector<array_addition<T>> additions;
+    std::vector<partial_sum<T>> row;
+    for (std::size_t i = 0; i < nodes_.size(); ++i)
+      join_partial_sums(row, partial_sum<T>{nodes_[i].level, nodes_[i].index, where[i], 0}, shards, [&](auto& left, auto const& right, bool root) {
+        T* const sum = root ? result + begin : left.data;
+        additions.push_back({left.data, right.data, sum});
+        left.data = sum;
+      });
+    run_additions(device, count, additions);
+    if (additions.empty() && row.back().data != result + begin) std::memcpy(result + begin, row.back().data, count * sizeof(T));
+    world_->gather(result, slice);
+  }
+
+ private:
+  distributed<mpi>* world_;
+  std::vector<partial_sum<char>> nodes_;
+  std::vector<std::byte> arrived_;
+  std::vector<MPI_Request> requests_;
+};
+
+template <class Spec>
+struct team_of;
+template <>
+struct team_of<distributed<mpi>> {
+  using type = mpi_team;
+};
+
+}  // namespace detail
+}  // namespace mortise
