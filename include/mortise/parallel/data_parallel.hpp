@@ -228,7 +228,13 @@ class data_parallel {
     if (!net_->training()) net_->train();
     if constexpr (requires { batch.whole; }) begin(batch.x, {batch.first_sample, batch.whole});
     else begin(batch.x, {0, 0});
-    return run_backward(loss, batch.y, element{1}, true);
+    try {
+      return run_backward(loss, batch.y, element{1}, true);
+    } catch (...) {  // the step has not been: it may be taken again
+      net_->set_training_steps(step_);
+      keep_gradient_array();
+      throw;
+    }
   }
 
   // ---- the model ----------------------------------------------------------------------------------------------------------------------
@@ -374,6 +380,7 @@ class data_parallel {
     trained_ = net_->training();
     statistics_done_ = false;
     step_ = net_->training_steps();
+    original_ = net_->gradients().data();
     output_rows_ = gather ? whole_ : local_.count;
     output_first_ = gather ? local_.first : 0;
     std::size_t const need = output_rows_ * Model::plan_type::output.elements();
@@ -526,9 +533,14 @@ class data_parallel {
         }
       if constexpr (on_host) detail::run_additions(team_.whole(), trainable_count, additions_);
     }
-    if (net_->gradients().data() != original_)
-      for (auto& b : replicas_[0].spare)
-        if (b.data() == original_) net_->swap_gradients(b);
+    keep_gradient_array();
+  }
+
+  /// The model's gradients lie where they lay before, whatever became of the arrays in between.
+  void keep_gradient_array() {
+    if (original_ == nullptr || net_->gradients().data() == original_) return;
+    for (auto& b : replicas_[0].spare)
+      if (b.data() == original_) net_->swap_gradients(b);
   }
 
   void add_across(partial& left, partial const& right, bool root) {
