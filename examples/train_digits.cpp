@@ -3,6 +3,7 @@
 //   train_digits --epochs 30 --checkpoint run.safetensors            train, with a checkpoint at each epoch's end
 //   train_digits ... --stop-at-step 37                               save and stop there
 //   train_digits ... --resume                                        go on from the checkpoint, also in the middle of an epoch
+//   train_digits ... --devices host:4 --shards 4                     on four host devices; with the same --shards, any number has the same bits
 //
 // The last two lines are the test accuracy and a digest of all parameters' bytes: two equal runs print the same lines.
 #include <cstdio>
@@ -39,12 +40,25 @@ struct settings {
   float lr = 0;
   std::uint64_t seed = 1;
   int threads = 0;
+  std::string devices = "host";
+  std::size_t shards = 0;
   std::string checkpoint;
   std::int64_t every = 0;
   bool resume = false;
   std::int64_t stop_at_step = 0;
   bool quiet = false;
 };
+
+/// "host" or "host:N" as a mesh of N devices.
+mt::host_mesh mesh_of(settings const& s) {
+  if (s.devices == "host") return {1, s.threads};
+  std::size_t digits = 0;
+  std::string const count = s.devices.substr(0, 5) == "host:" ? s.devices.substr(5) : "";
+  unsigned long const n = count.empty() || count[0] < '1' || count[0] > '9' ? 0 : std::stoul(count, &digits);
+  if (n == 0 || n > 1024 || digits != count.size())
+    throw mt::usage_error("--devices " + s.devices + ": this program runs on the host: host, or host:N for N host devices");
+  return {n, s.threads};
+}
 
 double test_accuracy(digits_model& net, mt::idx_dataset const& data) {
   mt::accuracy right;
@@ -62,6 +76,7 @@ void train(settings const& s, Rule const& rule) {
   mt::idx_dataset const testing = all.last(360);
 
   digits_model net{mt::host{s.threads}, mt::seed{s.seed}};
+  mt::data_parallel many{net, mesh_of(s), mt::shards{s.shards}};
   if (!s.quiet) std::cout << mt::summary(net) << std::flush;
 
   mt::cross_entropy_loss loss;
@@ -70,7 +85,7 @@ void train(settings const& s, Rule const& rule) {
   mt::progress progress;
   mt::accuracy seen;
   mt::running_mean mean_loss;
-  mt::checkpoint run{net, opt, loader, progress};
+  mt::checkpoint run{many, opt, loader, progress};
 
   if (s.resume) {
     if (std::ifstream{s.checkpoint}.good()) {
@@ -89,9 +104,9 @@ void train(settings const& s, Rule const& rule) {
     seen.reset();
     mean_loss.reset();
     for (auto batch : loader) {
-      float const value = mt::train_step(net, loss, opt, batch);
+      float const value = mt::train_step(many, loss, opt, batch);
       ++progress.global_step;
-      seen.update(net.output(), batch.y);
+      seen.update(many.output(), batch.y);
       mean_loss.update(value, static_cast<double>(batch.size()));
       bar.update(batch.size(), mean_loss.value(), seen.value());
       stopped = s.stop_at_step > 0 && progress.global_step >= s.stop_at_step;
@@ -119,7 +134,9 @@ int main(int argc, char** argv) try {
   app.add_option("--optimizer", s.optimizer)->check(CLI::IsMember({"sgd", "adam", "adamw"}))->capture_default_str();
   app.add_option("--lr", s.lr, "learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)")->check(CLI::PositiveNumber);
   app.add_option("--seed", s.seed, "names all random numbers of the run")->capture_default_str();
-  app.add_option("--threads", s.threads, "threads; never changes a bit (default: all cores)")->check(CLI::NonNegativeNumber);
+  app.add_option("--threads", s.threads, "threads of each device; never changes a bit (default: all cores)")->check(CLI::NonNegativeNumber);
+  app.add_option("--devices", s.devices, "host, or host:N for N host devices that train together")->capture_default_str();
+  app.add_option("--shards", s.shards, "parts of a batch; equal numbers have equal bits on any devices (default: one for each device)");
   auto* const checkpoint = app.add_option("--checkpoint", s.checkpoint, "file to save the run in (.safetensors)");
   app.add_option("--every", s.every, "also save every so many steps")->check(CLI::PositiveNumber)->needs(checkpoint);
   app.add_flag("--resume", s.resume, "go on from the checkpoint")->needs(checkpoint);

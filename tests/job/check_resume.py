@@ -37,7 +37,14 @@ with tempfile.TemporaryDirectory() as folder:
         whole = last_lines(run(*job))
         expect(f"{optimizer}: two equal runs print the same lines", whole == last_lines(run(*job)) and len(whole) == 2)
         expect(f"{optimizer}: threads change nothing", whole == last_lines(run(*job, "--threads", "1")) == last_lines(run(*job, "--threads", "3")))
+        sharded = last_lines(run(*job, "--shards", "4"))
+        for devices in ("host:2", "host:3", "host:4"):
+            expect(f"{optimizer}: --devices {devices} --shards 4 has the bits of one device",
+                   sharded == last_lines(run(*job, "--shards", "4", "--devices", devices)) and len(sharded) == 2)
         file = os.path.join(folder, optimizer + ".safetensors")
+        run(*job, "--shards", "4", "--devices", "host:4", "--checkpoint", file, "--stop-at-step", "37")
+        expect(f"{optimizer}: stopped on four devices in the middle of an epoch, resumed on two",
+               sharded == last_lines(run(*job, "--shards", "4", "--devices", "host:2", "--checkpoint", file, "--resume")))
         for stop in (1, 37, 44, 45, 46, 90, 134):
             if os.path.exists(file):
                 os.unlink(file)
@@ -79,6 +86,11 @@ with tempfile.TemporaryDirectory() as folder:
     run("--epochs", "1", "--optimizer", "sgd", "--checkpoint", file)
     result = run("--epochs", "2", "--optimizer", "adam", "--checkpoint", file, "--resume", check=False)
     expect("a run of another optimizer is refused with the names that are missing", result.returncode == 1 and "exp_avg" in result.stderr)
+    for devices in ("host:0", "host:x", "gpu"):
+        result = run("--devices", devices, check=False)
+        expect(f"--devices {devices} is refused in words", result.returncode == 1 and devices in result.stderr)
+    result = run("--devices", "host:4", "--shards", "2", check=False)
+    expect("more devices than shards are refused in words", result.returncode == 1 and "2 shards for 4 devices" in result.stderr)
     result = subprocess.run([program, "--data", "/nowhere"], capture_output=True, text=True)
     expect("data that is not there is named", result.returncode == 1 and "/nowhere" in result.stderr)
 

@@ -140,9 +140,11 @@ class serializer {
   void save(std::string const& path, X const& x, archive_metadata const& extra = {}) const {
     decltype(auto) tree = detail::tree_of(x);
     save_options const options{is_durable, extra, is_checksummed};
-    if constexpr (is_sharded) detail::write_shards(path, tree, std::get<sharded>(policies_), is_checksummed, is_durable, extra);
-    else if constexpr (std::is_same_v<format, by_extension>) save_archive(path, tree, options);
-    else save_archive<format>(path, tree, options);
+    detail::write_once(x, [&] {
+      if constexpr (is_sharded) detail::write_shards(path, tree, std::get<sharded>(policies_), is_checksummed, is_durable, extra);
+      else if constexpr (std::is_same_v<format, by_extension>) save_archive(path, tree, options);
+      else save_archive<format>(path, tree, options);
+    });
   }
   template <class X>
   void save(byte_sink& out, X const& x, archive_metadata const& extra = {}) const {
