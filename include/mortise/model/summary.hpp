@@ -2,11 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdio>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <mortise/module/plan.hpp>
+#include <mortise/optimizer/update_rule.hpp>
 
 namespace mortise {
 
@@ -87,6 +91,76 @@ std::string summary(Model const&) {
                                 tables.buffer_count + tables.counter_count,
                                 tables.training_arena.per_sample * sizeof(typename Model::element),
                                 tables.evaluation_arena.per_sample * sizeof(typename Model::element));
+}
+
+namespace detail {
+
+/// "0.001", "1e-08": as few digits as tell it apart.
+MORTISE_COLD inline std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.6g", value);
+  return text;
+}
+
+/// "lr 0.01, betas (0.9, 0.999), amsgrad": booleans only where they are true.
+template <class Rule>
+std::string settings_text(Rule rule) {
+  std::string text;
+  visit_settings(rule, [&](std::string_view name, auto const& setting) {
+    std::string value;
+    if constexpr (std::is_same_v<std::remove_cvref_t<decltype(setting)>, bool>) {
+      if (!setting) return;
+    } else if constexpr (requires { setting[1]; }) {
+      value = " (" + short_number(setting[0]) + ", " + short_number(setting[1]) + ")";
+    } else {
+      value = " " + short_number(setting);
+    }
+    text += (text.empty() ? "" : ", ") + std::string{name} + value;
+  });
+  return text;
+}
+
+struct parameter_row {
+  std::string name, shape;
+  std::size_t values = 0;
+  std::string group;
+};
+
+MORTISE_COLD inline std::string format_parameters(std::vector<parameter_row> const& rows, std::vector<std::string> const& groups, std::size_t state_bytes) {
+  std::size_t widths[3] = {9, 5, 6};
+  for (auto const& r : rows) {
+    std::size_t const sizes[3] = {r.name.size(), r.shape.size(), with_separators(r.values).size()};
+    for (std::size_t i = 0; i < 3; ++i)
+      if (sizes[i] > widths[i]) widths[i] = sizes[i];
+  }
+  auto const line = [&](std::string const& name, std::string const& shape, std::string const& values, std::string const& group) {
+    return name + std::string(widths[0] - name.size() + 2, ' ') + shape + std::string(widths[1] - shape.size() + 2 + widths[2] - values.size(), ' ') + values +
+           "  " + group + "\n";
+  };
+  std::string text = line("parameter", "shape", "values", "group");
+  text += std::string(widths[0] + widths[1] + widths[2] + 11, '-') + "\n";
+  for (auto const& r : rows) text += line(r.name, r.shape, with_separators(r.values), r.group);
+  text += std::string(widths[0] + widths[1] + widths[2] + 11, '-') + "\n";
+  for (std::size_t g = 0; g < groups.size(); ++g) text += "group " + std::to_string(g) + ": " + groups[g] + "\n";
+  return text + "optimizer state: " + readable_bytes(state_bytes) + "\n";
+}
+
+}  // namespace detail
+
+/// The same, then every parameter with its group in an optimizer, or what keeps it from learning; then what each group is and its settings.
+/// std::cout << mt::summary(net, opt);
+template <class Model, class Optimizer>
+std::string summary(Model const& net, Optimizer const& optimizer) {
+  std::vector<detail::parameter_row> rows;
+  for (std::size_t i = 0; i < Model::parameter_table.size(); ++i) {
+    auto const& p = Model::parameter_table[i];
+    std::string group = "- (frozen by its type)";
+    if (p.trainable) group = std::to_string(Optimizer::group_of(i)) + (optimizer.is_frozen(i) ? " (frozen)" : "");
+    rows.push_back({std::string{p.name}, to_string(p.extents), p.size, std::move(group)});
+  }
+  std::vector<std::string> groups;
+  for (std::size_t g = 0; g < Optimizer::group_count; ++g) groups.push_back(Optimizer::group_text(g) + ": " + detail::settings_text(optimizer.rule(g)));
+  return summary(net) + "\n" + detail::format_parameters(rows, groups, optimizer.state_bytes());
 }
 
 }  // namespace mortise

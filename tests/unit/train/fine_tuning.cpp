@@ -166,6 +166,18 @@ TEST_CASE("gradual unfreezing resumes at every step with the same bits") {
   }
 }
 
+TEST_CASE("the summary shows the group of each parameter, and what each group is") {
+  frozen_model net;
+  mt::optimizer opt{net, mt::adamw{.lr = 0.01f}, mt::group<"classifier.2">{.lr = 0.1f, .betas = {{0.8f, 0.9f}}}, mt::no_weight_decay<>{}, mt::freeze<"classifier.0.weight">{}};
+  std::string const text = mt::summary(net, opt);
+  INFO(text);
+  for (char const* words : {"features.0.weight    (4, 1, 3, 3)      36  - (frozen by its type)", "classifier.0.weight  (12, 24)         288  0 (frozen)",
+                            "classifier.0.bias    (12)              12  2\n", "classifier.2.bias    (3)                3  3\n",
+                            "group 0: the rest: lr 0.01, betas (0.9, 0.999), eps 1e-08, weight_decay 0.01\n", "group 1: \"classifier.2\": lr 0.1, betas (0.8, 0.9)",
+                            "group 3: \"classifier.2\", no weight decay: lr 0.1, betas (0.8, 0.9), eps 1e-08, weight_decay 0\n", "optimizer state: 2.6 KiB"})
+    CHECK_MESSAGE(text.find(words) != std::string::npos, words);
+}
+
 TEST_CASE("state is kept through a freeze, or started anew, as the caller says") {
   full_model kept{mt::host{1}, mt::seed{3}};
   full_model anew{mt::host{1}, mt::seed{3}};
