@@ -40,9 +40,9 @@ class name_advisor {
       explained += accept(best);
       changes.push_back(best);
     }
-    if (changes.empty()) return {};
     std::size_t explained = 0;
     for (char const e : explained_) explained += e != 0 ? 1u : 0u;
+    if (2 * explained <= names) return {};  // a chance likeness, such as two biases of one size
     std::string text = explained == names ? (names == 1 ? "the one name that is left over matches" : "all " + std::to_string(names) + " names match")
                                           : std::to_string(explained) + " of " + std::to_string(names) + " names match";
     if (changes.size() == 1 && changes[0].to.empty()) return text + " after removing `" + changes[0].from + "`; pass {.strip_prefix = \"" + changes[0].from + "\"}";
