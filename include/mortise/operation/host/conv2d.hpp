@@ -60,68 +60,65 @@ inline std::size_t conv2d_pieces(host const& device, conv2d_sizes const& s, std:
   return count < wanted ? count : wanted;
 }
 
-template <class G, class T>
-void conv2d_direct_forward_batch(host const& device, std::size_t batch, T const* x, T const* weight, T const* bias, T* y, T* workspace,
-                                 bool relu) {
-  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
+template <class T>
+void conv2d_direct_forward_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* x, T const* weight, T const* bias, T* y,
+                                 T* workspace, bool relu) {
   std::size_t const pieces = conv2d_pieces(device, s, batch);
-  for_each_piece(device, pieces, [=](std::size_t piece) {
+  for_each_piece(device, pieces, [&](std::size_t piece) {
     std::size_t const begin = batch * piece / pieces, end = batch * (piece + 1) / pieces;
-    for_this_cpu(conv2d_direct_forward<T, conv2d_tile_rows(s.out_c, 6)>{s, x + begin * G::in_elements, weight, bias, y + begin * G::out_elements,
-                                                                       workspace + piece * conv2d_direct_scratch(s), end - begin, relu});
+    for_this_cpu(conv2d_direct_forward<T>{s, x + begin * s.groups * s.in_group(), weight, bias, y + begin * s.groups * s.out_group(),
+                                          workspace + piece * conv2d_direct_scratch(s), end - begin, relu});
   });
 }
 
-template <class G, class T>
-void conv2d_direct_backward_input_batch(host const& device, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
-  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
-  constexpr std::size_t pad = conv2d_row_tile - 1, dy_w = conv2d_direct_dy_width(s);
-  constexpr std::size_t dy_elements = G::out_c * G::out_h * dy_w;
+template <int Rows, class T>
+void conv2d_direct_backward_input_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
+  constexpr std::size_t pad = conv2d_row_tile - 1;
+  std::size_t const dy_w = conv2d_direct_dy_width(s), dy_rows = s.groups * s.out_c * s.out_h, dy_elements = dy_rows * dy_w;
+  std::size_t const in_elements = s.groups * s.in_group(), out_elements = s.groups * s.out_group();
   std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, s, blocks);
-  for_each_piece(device, pieces, [=](std::size_t piece) {
+  for_each_piece(device, pieces, [&](std::size_t piece) {
     T* const dy_lanes = workspace + piece * conv2d_direct_scratch(s);
     T* const dx_lanes = dy_lanes + dy_elements * width;
-    auto* const taps = reinterpret_cast<std::uint32_t*>(dx_lanes + G::in_elements * width);
-    for (std::size_t row = 0; row < G::out_c * G::out_h; ++row) {
+    auto* const taps = reinterpret_cast<std::uint32_t*>(dx_lanes + in_elements * width);
+    for (std::size_t row = 0; row < dy_rows; ++row) {
       device.fill_zero(dy_lanes + row * dy_w * width, pad * width * sizeof(T));
-      device.fill_zero(dy_lanes + (row * dy_w + pad + G::out_w) * width, pad * width * sizeof(T));
+      device.fill_zero(dy_lanes + (row * dy_w + pad + s.out_w) * width, pad * width * sizeof(T));
     }
     for (std::size_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu(samples_to_lanes_task<T>{dy + first * G::out_elements, G::out_elements, samples, G::out_elements, dy_lanes,
-                                            {G::out_w, G::out_h, 2 * pad, 0, pad}});
-      for_this_cpu(conv2d_direct_backward_input<T, conv2d_tile_rows(s.in_c, 6)>{s, weight, dy_lanes, dx_lanes, taps});
-      for_this_cpu(lanes_to_samples_task<T>{dx_lanes, G::in_elements, dx + first * G::in_elements, G::in_elements, samples});
+      for_this_cpu(samples_to_lanes_task<T>{dy + first * out_elements, out_elements, samples, out_elements, dy_lanes, {s.out_w, s.out_h, 2 * pad, 0, pad}});
+      for_this_cpu(conv2d_direct_backward_input<T, Rows>{s, weight, dy_lanes, dx_lanes, taps});
+      for_this_cpu(lanes_to_samples_task<T>{dx_lanes, in_elements, dx + first * in_elements, in_elements, samples});
     }
   });
 }
 
-template <class G, class T>
-void conv2d_direct_backward_weight_batch(host const& device, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias, T* workspace) {
-  constexpr conv2d_sizes s = conv2d_sizes_of<G>();
-  constexpr std::size_t partial = conv2d_partial(s), x_elements = G::in_c * s.padded_h() * s.padded_w();
-  constexpr int columns = G::kernel_w <= 6 ? static_cast<int>(G::kernel_w) : conv2d_tile_rows(G::kernel_w, 6);
+template <int Columns, class T>
+void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias,
+                                         T* workspace) {
+  std::size_t const partial = conv2d_partial(s), x_elements = s.groups * s.in_c * s.padded_h() * s.padded_w();
+  std::size_t const in_elements = s.groups * s.in_group(), out_elements = s.groups * s.out_group(), weights = s.groups * s.out_c * s.taps();
   // The cut into partial sums depends on the batch alone (and on the vector's length).
   std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width;
   std::size_t const pieces = blocks < conv2d_pieces(s) ? blocks : conv2d_pieces(s);
   bool const alone = device.thread_count() == 1;
   T* const partials = workspace + conv2d_pieces(s) * conv2d_direct_scratch(s);
-  for_each_piece(device, pieces, [=](std::size_t piece) {
+  for_each_piece(device, pieces, [&](std::size_t piece) {
     T* const x_lanes = workspace + (alone ? 0 : piece) * conv2d_direct_scratch(s);
     T* const dy_lanes = x_lanes + x_elements * width;
     T* const part = partials + piece * partial;
-    if (G::pad_h + G::pad_w != 0) device.fill_zero(x_lanes, x_elements * width * sizeof(T));
+    if (s.pad_h + s.pad_w != 0) device.fill_zero(x_lanes, x_elements * width * sizeof(T));
     std::size_t const begin = blocks * piece / pieces;
     for (std::size_t block = begin; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu(samples_to_lanes_task<T>{x + first * G::in_elements, G::in_elements, samples, G::in_elements, x_lanes,
-                                            {G::in_w, G::in_h, 2 * G::pad_w, 2 * G::pad_h * s.padded_w(), G::pad_h * s.padded_w() + G::pad_w}});
-      for_this_cpu(conv2d_direct_backward_weight<T, s.out_c, columns>{s, x_lanes, dy + first * G::out_elements, samples, dy_lanes, part,
-                                                                     part + G::weight_elements, block != begin});
+      for_this_cpu(samples_to_lanes_task<T>{x + first * in_elements, in_elements, samples, in_elements, x_lanes,
+                                            {s.in_w, s.in_h, 2 * s.pad_w, 2 * s.pad_h * s.padded_w(), s.pad_h * s.padded_w() + s.pad_w}});
+      for_this_cpu(conv2d_direct_backward_weight<T, Columns>{s, x_lanes, dy + first * out_elements, samples, dy_lanes, part, part + weights, block != begin});
     }
   });
-  for_this_cpu(sum_parts<T>{partials, partial, pieces, G::weight_elements, dweight});
-  if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + G::weight_elements, partial, pieces, G::out_c, dbias});
+  for_this_cpu(sum_parts<T>{partials, partial, pieces, weights, dweight});
+  if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + weights, partial, pieces, s.groups * s.out_c, dbias});
 }
 
 /// Many channels fill vectors, and their weights do not fit the first cache: products. Few channels: direct loops.
@@ -149,7 +146,8 @@ void conv2d_forward(host const& device, Geometry, std::size_t batch, T const* x,
     static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_apply(device, plan, batch, x, weight, bias, y, workspace, Activation == activation::relu);
   } else {
-    detail::conv2d_direct_forward_batch<Geometry>(device, batch, x, weight, bias, y, workspace, Activation == activation::relu);
+    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
+    detail::conv2d_direct_forward_batch(device, s, batch, x, weight, bias, y, workspace, Activation == activation::relu);
   }
 }
 
@@ -159,7 +157,8 @@ void conv2d_backward_input(host const& device, Geometry, std::size_t batch, T co
     static constexpr detail::panel_plan plan = detail::panel_backward_input_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_apply(device, plan, batch, dy, weight, static_cast<T const*>(nullptr), dx, workspace, false);
   } else {
-    detail::conv2d_direct_backward_input_batch<Geometry>(device, batch, dy, weight, dx, workspace);
+    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
+    detail::conv2d_direct_backward_input_batch<detail::conv2d_tile_rows(s.in_c, 6)>(device, s, batch, dy, weight, dx, workspace);
   }
 }
 
@@ -169,7 +168,9 @@ void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T c
     static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_backward_weight(device, plan, batch, x, dy, dweight, dbias, workspace);
   } else {
-    detail::conv2d_direct_backward_weight_batch<Geometry>(device, batch, x, dy, dweight, dbias, workspace);
+    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
+    constexpr int columns = s.kernel_w <= 6 ? static_cast<int>(s.kernel_w) : detail::conv2d_tile_rows(s.kernel_w, 6);
+    detail::conv2d_direct_backward_weight_batch<columns>(device, s, batch, x, dy, dweight, dbias, workspace);
   }
 }
 

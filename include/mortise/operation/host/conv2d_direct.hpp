@@ -208,7 +208,9 @@ constexpr std::size_t conv2d_direct_forward_scratch(conv2d_sizes const& s) {
          conv2d_round_up(2 * s.kernel());
 }
 
-template <class T, int Rows>
+/// Tiles of 2 channels by 4 vectors for every layer: eight chains hide the latency of the multiply-adds, no channel is computed twice where
+/// their number is even, and one function serves all layers.
+template <class T>
 struct conv2d_direct_forward {
   conv2d_sizes s;
   T const* x;
@@ -219,31 +221,35 @@ struct conv2d_direct_forward {
   std::size_t samples;
   bool relu;
 
+  static constexpr int Rows = 2, Vectors = 4;
+
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    constexpr int Vectors = Bytes == 64 ? 4 : 2;  // by the number of registers
+    constexpr std::size_t step = static_cast<std::size_t>(Vectors * W);
     T* const image = scratch;
     T* const copies = image + conv2d_direct_image(s);
-    std::size_t const copy = s.stride_h * s.in_c * s.copied_rows() * s.out_w;
+    std::size_t const copy = s.stride_h * s.in_c * s.copied_rows() * s.out_w, positions = s.positions();
     auto* const offset = reinterpret_cast<std::uint32_t*>(copies + conv2d_round_up(s.kernel_w * copy) + 4 * conv2d_lanes);
     for (std::size_t i = 0; i < s.kernel_h; ++i)
       for (std::size_t j = 0; j < s.kernel_w; ++j) {
         std::size_t const row = i * s.dilation_h;
         offset[i * s.kernel_w + j] = static_cast<std::uint32_t>(j * copy + row % s.stride_h * s.in_c * s.copied_rows() * s.out_w + row / s.stride_h * s.out_w);
       }
-    if (conv2d_direct_image(s) != 0)
-      for (std::size_t i = 0; i < conv2d_direct_image(s); ++i) image[i] = T{0};
+    for (std::size_t i = 0; i < conv2d_direct_image(s); ++i) image[i] = T{0};
 
     for (std::size_t n = 0; n < samples; ++n)
       for (std::size_t group = 0; group < s.groups; ++group) {
         make_copies<W>(x + (n * s.groups + group) * s.in_group(), image, copies);
-        T* const yg = y + (n * s.groups + group) * s.out_group();
-        T const* const wg = weight + group * s.out_c * s.taps();
-        T const* const bg = bias == nullptr ? nullptr : bias + group * s.out_c;
-        std::size_t const positions = s.positions();
-        if (positions >= static_cast<std::size_t>(Vectors * W)) all_tiles<W, Vectors>(copies, offset, wg, bg, yg);
-        else all_tiles<W, 1>(copies, offset, wg, bg, yg);
+        for (std::size_t p = 0; p < positions; p += step) {
+          // The last tile overlaps the one before, so that only maps smaller than a tile have partial stores.
+          std::size_t const at = p + step <= positions || positions < step ? p : positions - step;
+          for (std::size_t o = 0; o < s.out_c; o += static_cast<std::size_t>(Rows)) {
+            std::size_t const channel = group * s.out_c + o;
+            tile<W>(copies + at, offset, weight + channel * s.taps(), bias == nullptr ? nullptr : bias + channel,
+                    y + (n * s.groups * s.out_c + channel) * positions + at, s.out_c - o - 1);
+          }
+        }
       }
   }
 
@@ -274,42 +280,23 @@ struct conv2d_direct_forward {
       }
   }
 
-  template <int W, int Vectors>
-  MORTISE_INLINE void all_tiles(T const* copies, std::uint32_t const* offset, T const* wg, T const* bg, T* yg) const {
-    constexpr std::size_t step = static_cast<std::size_t>(Vectors * W), rows = static_cast<std::size_t>(Rows);
-    std::size_t const positions = s.positions();
-    for (std::size_t p = 0; p < positions; p += step) {
-      // The last tile overlaps the one before, so that only maps smaller than a vector have partial stores.
-      std::size_t const at = p + step <= positions || positions < step ? p : positions - step;
-      for (std::size_t o = 0; o < s.out_c; o += rows) {
-        std::size_t const first = o + rows <= s.out_c ? o : s.out_c - rows;
-        tile<W, Vectors>(copies + at, offset, wg + first * s.taps(), bg == nullptr ? nullptr : bg + first, yg + first * positions + at,
-                         positions < step ? positions : step);
-      }
-    }
-  }
-
-  template <int W, int Vectors>
-  MORTISE_INLINE void tile(T const* from, std::uint32_t const* offset, T const* w, T const* b, T* to, std::size_t stored) const {
+  /// Channels past `last` repeat it.
+  template <int W>
+  MORTISE_INLINE void tile(T const* from, std::uint32_t const* offset, T const* w, T const* b, T* to, std::size_t last) const {
     using vec = simd<T, W>;
     typename vec::reg sum[Rows][Vectors];  // raw registers: an array of objects with a constructor would live in memory
-    if (b != nullptr) {
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Rows; ++i) {
-        vec const start{b[i]};
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = start.v;
-      }
-    } else {
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{}.v;
-      }
-    }
     T const* row[Rows];
+    T* out[Rows];
+    std::size_t const positions = s.positions();
     MORTISE_UNROLL(8)
-    for (int i = 0; i < Rows; ++i) row[i] = w + static_cast<std::size_t>(i) * s.taps();
+    for (std::size_t i = 0; i < static_cast<std::size_t>(Rows); ++i) {
+      std::size_t const channel = i < last ? i : last;
+      row[i] = w + channel * s.taps();
+      out[i] = to + channel * positions;
+      vec const start{b == nullptr ? T{0} : b[channel]};
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) sum[i][v] = start.v;
+    }
     std::size_t const kernel = s.kernel(), map = s.copied_rows() * s.out_w;
     std::size_t k = 0;
     for (std::size_t c = s.in_c; c != 0; --c, from += map)
@@ -332,22 +319,15 @@ struct conv2d_direct_forward {
         for (int v = 0; v < Vectors; ++v) sum[i][v] = max(vec{}, vec{sum[i][v]}).v;  // in this order NaN stays
       }
     }
-    std::size_t const positions = s.positions();
-    if (stored == static_cast<std::size_t>(Vectors * W)) {
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(to + static_cast<std::size_t>(i) * positions + v * W);
-      }
-    } else {
-      alignas(64) T part[Rows][Vectors * W];
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(part[i] + v * W);
-      }
-      for (std::size_t i = 0; i < static_cast<std::size_t>(Rows); ++i)
-        for (std::size_t e = 0; e < stored; ++e) to[i * positions + e] = part[i][e];
+    std::size_t const stored = positions < static_cast<std::size_t>(Vectors * W) ? positions : static_cast<std::size_t>(Vectors * W);
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < Rows; ++i) {
+      alignas(64) T part[Vectors * W];
+      T* const at = stored < static_cast<std::size_t>(Vectors * W) ? part : out[i];
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(at + v * W);
+      if (at == part)
+        for (std::size_t e = 0; e < stored; ++e) out[i][e] = part[e];
     }
   }
 };
@@ -472,7 +452,7 @@ MORTISE_INLINE void sum_lanes_of(typename simd<T, W>::reg const (&v)[N], T* sums
 }
 
 /// dweight += x dy and dbias += dy for the output channels [first + skip, first + Rows) of one block of samples.
-template <class T, std::size_t OutC, int Columns>
+template <class T, int Columns>
 struct conv2d_direct_backward_weight {
   conv2d_sizes s;
   T const* x;   // (groups * in_c, padded_h, padded_w, W)
@@ -487,8 +467,9 @@ struct conv2d_direct_backward_weight {
   MORTISE_INLINE void operator()() const {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     constexpr int most = (Bytes == 64 ? 24 : 12) / Columns;
-    constexpr int Rows = conv2d_tile_rows(OutC, most < 1 ? 1 : most > 8 ? 8 : most);
-    constexpr std::size_t width = static_cast<std::size_t>(W), rows = static_cast<std::size_t>(Rows), columns = static_cast<std::size_t>(Columns);
+    constexpr int Rows = most < 1 ? 1 : most > 8 ? 8 : most;
+    constexpr std::size_t width = static_cast<std::size_t>(W), columns = static_cast<std::size_t>(Columns);
+    std::size_t const rows = static_cast<std::size_t>(Rows) < s.out_c ? static_cast<std::size_t>(Rows) : s.out_c;  // others repeat the last
     using vec = simd<T, W>;
     std::size_t const positions = s.positions(), map = s.padded_h() * s.padded_w() * width;
     for (std::size_t group = 0; group < s.groups; ++group)
@@ -515,7 +496,7 @@ struct conv2d_direct_backward_weight {
             for (std::size_t j = 0; j < s.kernel_w; j += columns) {
               std::size_t const left = j + columns <= s.kernel_w ? j : s.kernel_w - columns;
               T sums[Rows * Columns];
-              tile<W, Rows>(from + (i * s.dilation_h * s.padded_w() + left * s.dilation_w) * width, sums);
+              tile<W, Rows>(from + (i * s.dilation_h * s.padded_w() + left * s.dilation_w) * width, rows - 1, sums);
               for (std::size_t m = skip; m < rows; ++m)
                 for (std::size_t t = j - left; t < columns; ++t) {
                   T& to = dweight[(first + m) * s.taps() + c * s.kernel() + i * s.kernel_w + left + t];
@@ -527,7 +508,7 @@ struct conv2d_direct_backward_weight {
 
  private:
   template <int W, int Rows>
-  MORTISE_INLINE void tile(T const* from, T* sums) const {
+  MORTISE_INLINE void tile(T const* from, std::size_t last, T* sums) const {
     using vec = simd<T, W>;
     constexpr std::size_t width = static_cast<std::size_t>(W);
     typename vec::reg sum[Rows * Columns];
@@ -535,7 +516,7 @@ struct conv2d_direct_backward_weight {
     for (int i = 0; i < Rows * Columns; ++i) sum[i] = vec{}.v;
     T const* g[Rows];
     MORTISE_UNROLL(8)
-    for (int m = 0; m < Rows; ++m) g[m] = dy_lanes + static_cast<std::size_t>(m) * s.positions() * width;
+    for (std::size_t m = 0; m < static_cast<std::size_t>(Rows); ++m) g[m] = dy_lanes + (m < last ? m : last) * s.positions() * width;
     std::size_t const step = s.stride_w * width, tap = s.dilation_w * width, row = s.stride_h * s.padded_w() * width;
     std::size_t at = 0;
     for (std::size_t p = 0; p < s.out_h; ++p, from += row) {

@@ -28,6 +28,7 @@ struct product {
 /// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
 inline constexpr std::size_t gemm_panel_bytes = 320 * 1024;
 inline constexpr std::size_t gemm_column_depth = 384;
+inline constexpr std::size_t gemm_tile_elements = 8 * 3 * 16;  // of the largest tile
 struct gemm_panel {
   alignas(64) unsigned char bytes[gemm_panel_bytes];
 };
@@ -50,6 +51,9 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
   std::size_t const lanes = kernels.lanes;
   std::size_t const width_limit = lanes * kernels.vectors;
   T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
+  // Tiles load and store whole vectors: what lies past the last column stays in these.
+  alignas(64) T edge[gemm_tile_elements];
+  alignas(64) T edge_bias[gemm_tile_elements / 8];
   std::size_t depth_limit = gemm_panel_bytes / (width_limit * sizeof(T));
   // Columns of a as the scalar operand touch one line a step: few enough that the second level keeps them for the neighbouring tile.
   if (g.a_step != 1 && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
@@ -62,7 +66,7 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
   for (std::size_t j = columns.begin; j < columns.end; --panels_left) {
     // Panels of nearly the same number of vectors: a last panel of a single vector would starve the multipliers.
     std::size_t const vectors_left = (columns.end - j + lanes - 1) / lanes;
-    std::size_t const vectors = (vectors_left + panels_left - 1) / panels_left;
+    std::size_t const fair = (vectors_left + panels_left - 1) / panels_left, vectors = fair < 2 ? 2 : fair;
     std::size_t const width = vectors * lanes;
     std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
     bool const narrow = wanted < width;
@@ -89,8 +93,13 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         t.q = b;
         t.q_step = g.b_step;
       }
-      t.columns = wanted;
-      if (last && g.column_bias != nullptr) t.column_bias = g.column_bias + j;
+      if (last && g.column_bias != nullptr) {
+        t.column_bias = g.column_bias + j;
+        if (narrow) {
+          for (std::size_t x = 0; x < width; ++x) edge_bias[x] = x < wanted ? t.column_bias[x] : T{0};
+          t.column_bias = edge_bias;
+        }
+      }
       for (std::size_t i = rows.begin; i < rows.end;) {
         bool const low = rows.end - i <= 4;
         std::size_t const height = low ? 4 : kernels.rows;
@@ -98,9 +107,16 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         t.p = g.a + i * g.a_row + done * g.a_step;
         t.rows = tall;
         if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
-        t.c = g.c + i * g.c_row + j;
-        t.c_row = g.c_row;
-        kernels.tiles[0][low][vectors - 1](t);
+        T* const c = g.c + i * g.c_row + j;
+        t.c = narrow ? edge : c;
+        t.c_row = narrow ? width : g.c_row;
+        if (narrow && t.accumulate)
+          for (std::size_t r = 0; r < tall; ++r)
+            for (std::size_t x = 0; x < width; ++x) edge[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
+        kernels.tiles[0][low][vectors - 2](t);
+        if (narrow)
+          for (std::size_t r = 0; r < tall; ++r)
+            for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = edge[r * width + x];
         i += tall;
       }
       done += depth;
@@ -114,11 +130,12 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
 template <class T>
 void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
   std::size_t const lanes = kernels.lanes;
-  std::size_t const vectors_at_once = gemm_panel_bytes / (g.k * lanes * sizeof(T));
+  std::size_t const vectors_at_once = gemm_panel_bytes / (g.k * lanes * sizeof(T)) / 2 * 2;
   T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
   while (rows.begin < rows.end) {
     std::size_t const chunk = rows.end - rows.begin < vectors_at_once * lanes ? rows.end - rows.begin : vectors_at_once * lanes;
-    std::size_t const vectors = (chunk + lanes - 1) / lanes;
+    // Parts of two or more: the panel has room for an even number, and zeros fill what is missing.
+    std::size_t const needed = (chunk + lanes - 1) / lanes, vectors = needed < 2 || kernels.vectors == 2 ? (needed + 1) / 2 * 2 : needed;
     std::size_t const panels = (vectors + kernels.vectors - 1) / kernels.vectors;
     for (std::size_t which = 0; which < panels; ++which) {
       range const v = part_of(vectors, panels, which);
@@ -155,14 +172,14 @@ void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, ran
         t.q = panel + i * g.k;
         t.q_step = width;
         t.columns = wanted;
-        auto const run = kernels.tiles[1][low][v.end - v.begin - 1];
+        auto const run = kernels.tiles[1][low][v.end - v.begin - 2];
         T* const c = g.c + (rows.begin + i) * g.c_row + j;
         if (tall == height) {
           t.c = c;
           t.c_row = g.c_row;
           run(t);
         } else {
-          alignas(64) T bounce[3 * 16 * 8];
+          alignas(64) T bounce[gemm_tile_elements];
           t.c = bounce;
           t.c_row = height;
           run(t);
@@ -180,7 +197,7 @@ void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, ran
 template <class T>
 inline bool transposed_pays(product<T> const& g, gemm_kernels<T> const& kernels) {
   if (g.b_column == 1 || g.accumulate || g.row_bias != nullptr || g.k == 0) return false;
-  if (g.k * kernels.lanes * sizeof(T) > gemm_panel_bytes) return false;
+  if (2 * g.k * kernels.lanes * sizeof(T) > gemm_panel_bytes) return false;
   // Each transposition is paid per element of its matrix: n k for b; m k and m n for a and c.
   return g.m * (g.k + g.n) < g.n * g.k;
 }

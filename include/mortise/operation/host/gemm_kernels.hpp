@@ -54,7 +54,7 @@ struct tile_task {
   T const* column_bias;   // along j, or null
   T const* row_bias;      // along i, or null
   std::size_t rows;       // 1 to Rows, others repeat the last one (and, transposed, are stored)
-  std::size_t columns;    // the columns to store; direct: more than (Vectors - 1) W
+  std::size_t columns;    // transposed: the columns to store; direct stores them all
   bool accumulate;        // the chains start from c; direct only
   bool finish;            // direct: whether there is a bias or relu
   bool relu;
@@ -81,7 +81,7 @@ struct tile_kernel {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = load_part<W>(c + (i < last ? i : last) * c_row + v * W, t.columns, v).v;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + (i < last ? i : last) * c_row + v * W).v;
       }
     } else {
       MORTISE_UNROLL(16)
@@ -111,24 +111,11 @@ struct tile_kernel {
   }
 
  private:
-  /// Only the last vector of a row may be cut short.
-  template <int W>
-  MORTISE_INLINE static simd<T, W> load_part(T const* p, std::size_t columns, int v) {
-    if (v == Vectors - 1 && columns < Vectors * W) return simd<T, W>::load_first(p, columns - (Vectors - 1) * W);
-    return simd<T, W>::load(p);
-  }
-  template <int W>
-  MORTISE_INLINE static void store_part(simd<T, W> const& y, T* p, std::size_t columns, int v) {
-    if (v == Vectors - 1 && columns < Vectors * W) y.store_first(p, columns - (Vectors - 1) * W);
-    else y.store(p);
-  }
-
   template <int W>
   MORTISE_INLINE static void store_direct(tile_task<T> const& t, sums<W>& sum) {
     using vec = simd<T, W>;
     std::size_t const last = t.rows - 1, c_row = t.c_row;
     T* const c = t.c;
-    std::size_t const columns = t.columns;
     if (t.finish) {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
@@ -136,17 +123,17 @@ struct tile_kernel {
         MORTISE_UNROLL(4)
         for (int v = 0; v < Vectors; ++v) {
           vec y{sum[i][v]};
-          if (t.column_bias != nullptr) y += load_part<W>(t.column_bias + v * W, columns, v);
+          if (t.column_bias != nullptr) y += vec::load(t.column_bias + v * W);
           if (t.row_bias != nullptr) y += row_bias;
           if (t.relu) y = max(y, vec{});
-          store_part<W>(y, c + (i < last ? i : last) * c_row + v * W, columns, v);
+          y.store(c + (i < last ? i : last) * c_row + v * W);
         }
       }
     } else {
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) store_part<W>(vec{sum[i][v]}, c + (i < last ? i : last) * c_row + v * W, columns, v);
+        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(c + (i < last ? i : last) * c_row + v * W);
       }
     }
   }
@@ -254,68 +241,74 @@ struct dot_kernel {
   MORTISE_INLINE static void run(dot_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     constexpr int sums = Bytes == 64 ? 16 : 8;
-    if (t.m == 1) {
-      std::size_t j = 0;
-      for (; j + sums <= t.n; j += sums) tile<W, 1, sums, true>(t, 0, j);
-      if (j < t.n) tile<W, 1, sums, false>(t, 0, j);
-    } else {
-      for (std::size_t i = 0; i < t.m; i += sums / 4)
-        for (std::size_t j = 0; j < t.n; j += 4) tile<W, sums / 4, 4, false>(t, i, j);
-    }
+    constexpr std::size_t wide = sums, rows = sums / 4;
+    std::size_t const whole = t.m == 1 ? t.n / wide * wide : 0;
+    for (std::size_t j = 0; j < whole; j += wide) tile<W, 1, sums>(t, 0, j);
+    for (std::size_t i = 0; i < t.m; i += rows)
+      for (std::size_t j = whole; j < t.n; j += 4) tile<W, sums / 4, 4>(t, i, j);
   }
 
  private:
-  /// Whole: all columns exist.
-  template <int W, int Rows, int Columns, bool Whole>
+  /// Rows and columns past the last repeat it, but for a single row: there all columns exist, and only the bases of groups of four are kept.
+  template <int W, int Rows, int Columns>
   MORTISE_INLINE static void tile(dot_task<T> const& t, std::size_t i0, std::size_t j0) {
     using vec = simd<T, W>;
+    constexpr bool single = Rows == 1;
     constexpr int count = Rows * Columns;
     static_assert(count % W == 0);
-    std::size_t const rows = t.m - i0 < Rows ? t.m - i0 : Rows, columns = t.n - j0 < Columns ? t.n - j0 : Columns, size = t.k;
+    std::size_t const rows = t.m - i0 < Rows ? t.m - i0 : Rows, columns = t.n - j0 < Columns ? t.n - j0 : Columns;
     T const* x[Rows];
     MORTISE_UNROLL(16)
     for (std::size_t i = 0; i < Rows; ++i) x[i] = t.x + (i0 + (i < rows ? i : rows - 1)) * t.x_row;
-    constexpr int pointers = Whole ? Columns / 4 : Columns;
+    constexpr int pointers = single ? Columns / 4 : Columns;
     T const* w[pointers];
-    std::size_t const w_row = t.w_row, w_row_3 = 3 * w_row;
+    std::size_t w_row = t.w_row;
     MORTISE_UNROLL(16)
-    for (std::size_t j = 0; j < pointers; ++j) w[j] = t.w + (j0 + (Whole ? 4 * j : j < columns ? j : columns - 1)) * w_row;
+    for (std::size_t j = 0; j < pointers; ++j) w[j] = t.w + (j0 + (single ? 4 * j : j < columns ? j : columns - 1)) * w_row;
     typename vec::reg sum[count];
     MORTISE_UNROLL(16)
     for (int s = 0; s < count; ++s) sum[s] = vec{}.v;
-    std::size_t k = 0;
-    for (; k + W <= size; k += W) {
-      typename vec::reg b[Columns];
-      MORTISE_UNROLL(16)
-      for (int j = 0; j < Columns; ++j) {
-        if constexpr (Whole) {
-          // Sixteen pointers would not fit the registers: four, and what an address can add. Four lines ahead, since the hardware
-          // follows fewer streams.
-          if (j % 4 == 0) asm("" : "+r"(w[j / 4]));
-          T const* const from = w[j / 4] + (j % 4 == 3 ? w_row_3 : static_cast<std::size_t>(j % 4) * w_row);
-          __builtin_prefetch(from + 256 / sizeof(T));
-          sum[j] = fma(vec::load(x[0] + k), vec::load(from), vec{sum[j]}).v;
-          if (j % 4 == 3) w[j / 4] += W;
-        } else {
-          b[j] = vec::load(w[j] + k).v;
+    // The elements that fill no vector make a last block of their own, zero where there are none: the loop below exists once.
+    alignas(64) T last_x[Rows][W];
+    alignas(64) T last_w[Columns][W];
+    std::size_t rest = t.k % W;
+    for (std::size_t blocks = t.k / W;; blocks = 1) {
+      std::size_t const w_row_3 = 3 * w_row;
+      for (; blocks != 0; --blocks) {
+        typename vec::reg b[Columns];
+        MORTISE_UNROLL(16)
+        for (int j = 0; j < Columns; ++j) {
+          if constexpr (single) {
+            // Sixteen pointers would not fit the registers: four, and what an address can add. Four lines ahead, since the hardware
+            // follows fewer streams.
+            if (j % 4 == 0) asm("" : "+r"(w[j / 4]));
+            T const* const from = w[j / 4] + (j % 4 == 3 ? w_row_3 : static_cast<std::size_t>(j % 4) * w_row);
+            __builtin_prefetch(from + 256 / sizeof(T));
+            sum[j] = fma(vec::load(x[0]), vec::load(from), vec{sum[j]}).v;
+            if (j % 4 == 3) w[j / 4] += W;
+          } else {
+            b[j] = vec::load(w[j]).v;
+            w[j] += W;
+          }
+        }
+        MORTISE_UNROLL(16)
+        for (int i = 0; i < Rows; ++i) {
+          vec const a = vec::load(x[i]);
+          x[i] += W;
+          MORTISE_UNROLL(16)
+          for (int j = 0; !single && j < Columns; ++j) sum[i * Columns + j] = fma(a, vec{b[j]}, vec{sum[i * Columns + j]}).v;
         }
       }
-      MORTISE_UNROLL(16)
-      for (int i = 0; !Whole && i < Rows; ++i) {
-        vec const a = vec::load(x[i] + k);
-        MORTISE_UNROLL(16)
-        for (int j = 0; j < Columns; ++j) sum[i * Columns + j] = fma(a, vec{b[j]}, vec{sum[i * Columns + j]}).v;
+      if (rest == 0) break;
+      for (std::size_t e = 0; e < W; ++e) {
+        for (std::size_t i = 0; i < Rows; ++i) last_x[i][e] = e < rest ? x[i][e] : T{0};
+        for (std::size_t j = 0; j < Columns; ++j)
+          last_w[j][e] = e < rest ? (single ? w[j / 4][j % 4 * w_row + e] : w[single ? 0 : j][e]) : T{0};
       }
-    }
-    if (k < size) {
-      MORTISE_UNROLL(16)
-      for (int j = 0; j < Columns; ++j) {
-        T const* const from = Whole ? w[j / 4] + static_cast<std::size_t>(j % 4) * w_row : w[Whole ? 0 : j] + k;
-        vec const b = vec::load_first(from, size - k);
-        MORTISE_UNROLL(16)
-        for (int i = 0; i < Rows; ++i)
-          sum[i * Columns + j] = fma(vec::load_first(x[i] + k, size - k), b, vec{sum[i * Columns + j]}).v;
-      }
+      for (std::size_t i = 0; i < Rows; ++i) x[i] = last_x[i];
+      for (std::size_t j = 0; j < pointers; ++j) w[j] = last_w[single ? 4 * j : j];
+      w_row = W;
+      rest = 0;
     }
     // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
     alignas(64) T result[count];
@@ -330,7 +323,7 @@ struct dot_kernel {
           sum[group + s] = low + high;
         }
       }
-      if constexpr (Whole) {
+      if constexpr (single) {
         vec y{sum[group]};
         std::size_t const j = j0 + static_cast<std::size_t>(group);
         if (t.accumulate) y = vec::load(t.c + j) + y;
@@ -341,7 +334,7 @@ struct dot_kernel {
         vec{sum[group]}.store(result + group);
       }
     }
-    for (std::size_t i = 0; !Whole && i < rows; ++i) {
+    for (std::size_t i = 0; !single && i < rows; ++i) {
       T* const c = t.c + (i0 + i) * t.c_row + j0;
       for (std::size_t j = 0; j < columns; ++j) {
         T y = result[i * Columns + j];
@@ -406,16 +399,15 @@ struct gemm_kernels {
   std::size_t lanes;    // of a vector
   std::size_t rows;     // of the tall tile
   std::size_t vectors;  // of the widest tile
-  tile tiles[2][2][3];  // direct, transposed; `rows` rows, 4 rows; 1 to 3 vectors
+  tile tiles[2][2][2];  // direct, transposed; `rows` rows, 4 rows; 2 or `vectors` vectors: a single one would not fill the multipliers
   void (*copied)(pack_task<T> const&);
   void (*transposed)(pack_task<T> const&);
   void (*dot)(dot_task<T> const&);
   void (*column_sum)(column_sum_task<T> const&);
 };
 
-#define MORTISE_GEMM_TILES(call, rows, transposed, most)                                                       \
-  {call<tile_kernel<T, rows, 1, transposed>, tile_task<T>>, call<tile_kernel<T, rows, 2, transposed>, tile_task<T>>, \
-   call<tile_kernel<T, rows, most, transposed>, tile_task<T>>}
+#define MORTISE_GEMM_TILES(call, rows, transposed, most) \
+  {call<tile_kernel<T, rows, 2, transposed>, tile_task<T>>, call<tile_kernel<T, rows, most, transposed>, tile_task<T>>}
 #define MORTISE_GEMM_KERNELS(call, bytes, rows, most)                                                         \
   {bytes / sizeof(T), rows, most,                                                                             \
    {{MORTISE_GEMM_TILES(call, rows, false, most), MORTISE_GEMM_TILES(call, 4, false, most)},                   \

@@ -52,33 +52,45 @@ template <class G>
 inline constexpr bool pools_pairs = G::kernel_h == 2 && G::kernel_w == 2 && G::stride_h == 2 && G::stride_w == 2 && G::pad_h == 0 &&
                                     G::pad_w == 0 && G::dilation_h == 1 && G::dilation_w == 1 && G::out_w >= 4;
 
+template <class T>
+void max_pool2d_pairs_forward_maps(host const& device, pool2d_pairs_sizes const& s, T const* x, T* y, std::uint8_t* index, bool relu) {
+  for_each_map_range(device, s.maps, s.in_h * s.in_w, [&](std::size_t begin, std::size_t end) {
+    std::size_t const at = begin * (s.in_h / 2) * (s.in_w / 2);
+    for_this_cpu(max_pool2d_pairs_forward<T>{{end - begin, s.in_h, s.in_w}, x + begin * s.in_h * s.in_w, y + at, index == nullptr ? nullptr : index + at, relu});
+  });
+}
+template <class T>
+void max_pool2d_pairs_backward_maps(host const& device, pool2d_pairs_sizes const& s, T const* dy, std::uint8_t const* index, T* dx) {
+  for_each_map_range(device, s.maps, s.in_h * s.in_w, [&](std::size_t begin, std::size_t end) {
+    std::size_t const at = begin * (s.in_h / 2) * (s.in_w / 2);
+    for_this_cpu(max_pool2d_pairs_backward<T>{{end - begin, s.in_h, s.in_w}, dy + at, index + at, dx + begin * s.in_h * s.in_w});
+  });
+}
+
 template <class Geometry, class T>
 void max_pool2d_forward_any(host const& device, std::size_t batch, T const* x, T* y, std::uint8_t* index, bool relu) {
   using g = Geometry;
   static_assert(g::kernel_h * g::kernel_w <= 255, "mortise::max_pool2d: a window has at most 255 elements (its index is a byte)");
   if constexpr (pools_pairs<g>) {
-    return for_each_map_range(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t begin, std::size_t end) {
-      std::size_t const at = begin * g::out_h * g::out_w;
-      for_this_cpu(max_pool2d_pairs_forward<T>{{end - begin, g::in_h, g::in_w}, x + begin * g::in_h * g::in_w, y + at,
-                                               index == nullptr ? nullptr : index + at, relu});
+    max_pool2d_pairs_forward_maps(device, {batch * g::channels, g::in_h, g::in_w}, x, y, index, relu);
+  } else {
+    for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
+      T const* const map = x + piece * g::in_h * g::in_w;
+      std::size_t e = piece * g::out_h * g::out_w;
+      for (std::size_t p = 0; p < g::out_h; ++p)
+        for (std::size_t q = 0; q < g::out_w; ++q, ++e) {
+          T best = -std::numeric_limits<T>::infinity();
+          std::size_t place = pool2d_clipped;
+          detail::for_each_tap<g>(p, q, [&](std::size_t k, std::size_t r, std::size_t s) {
+            T const v = map[r * g::in_w + s];
+            if (place == pool2d_clipped || v > best || v != v) best = v, place = k;
+          });
+          if (relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
+          y[e] = best;
+          if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
+        }
     });
   }
-  for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
-    T const* const map = x + piece * g::in_h * g::in_w;
-    std::size_t e = piece * g::out_h * g::out_w;
-    for (std::size_t p = 0; p < g::out_h; ++p)
-      for (std::size_t q = 0; q < g::out_w; ++q, ++e) {
-        T best = -std::numeric_limits<T>::infinity();
-        std::size_t place = pool2d_clipped;
-        detail::for_each_tap<g>(p, q, [&](std::size_t k, std::size_t r, std::size_t s) {
-          T const v = map[r * g::in_w + s];
-          if (place == pool2d_clipped || v > best || v != v) best = v, place = k;
-        });
-        if (relu && T{0} >= best) best = T{0}, place = pool2d_clipped;
-        y[e] = best;
-        if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
-      }
-  });
 }
 }  // namespace detail
 
@@ -96,23 +108,21 @@ template <class Geometry, class T>
 void max_pool2d_backward(host const& device, Geometry, std::size_t batch, T const* dy, std::uint8_t const* index, T* dx) {
   using g = Geometry;
   if constexpr (detail::pools_pairs<g>) {
-    return detail::for_each_map_range(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t begin, std::size_t end) {
-      std::size_t const at = begin * g::out_h * g::out_w;
-      detail::for_this_cpu(detail::max_pool2d_pairs_backward<T>{{end - begin, g::in_h, g::in_w}, dy + at, index + at, dx + begin * g::in_h * g::in_w});
+    detail::max_pool2d_pairs_backward_maps(device, {batch * g::channels, g::in_h, g::in_w}, dy, index, dx);
+  } else {
+    detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
+      T* const map = dx + piece * g::in_h * g::in_w;
+      for (std::size_t e = 0; e < g::in_h * g::in_w; ++e) map[e] = T{0};
+      std::size_t e = piece * g::out_h * g::out_w;
+      for (std::size_t p = 0; p < g::out_h; ++p)
+        for (std::size_t q = 0; q < g::out_w; ++q, ++e) {
+          std::size_t const place = index[e];
+          std::size_t const r = p * g::stride_h + place / g::kernel_w * g::dilation_h - g::pad_h;
+          std::size_t const s = q * g::stride_w + place % g::kernel_w * g::dilation_w - g::pad_w;
+          if (place != pool2d_clipped) map[r * g::in_w + s] += dy[e];
+        }
     });
   }
-  detail::for_each_map(device, batch * g::channels, g::in_h * g::in_w, [=](std::size_t piece) {
-    T* const map = dx + piece * g::in_h * g::in_w;
-    for (std::size_t e = 0; e < g::in_h * g::in_w; ++e) map[e] = T{0};
-    std::size_t e = piece * g::out_h * g::out_w;
-    for (std::size_t p = 0; p < g::out_h; ++p)
-      for (std::size_t q = 0; q < g::out_w; ++q, ++e) {
-        std::size_t const place = index[e];
-        std::size_t const r = p * g::stride_h + place / g::kernel_w * g::dilation_h - g::pad_h;
-        std::size_t const s = q * g::stride_w + place % g::kernel_w * g::dilation_w - g::pad_w;
-        if (place != pool2d_clipped) map[r * g::in_w + s] += dy[e];
-      }
-  });
 }
 
 template <class Geometry, class T>

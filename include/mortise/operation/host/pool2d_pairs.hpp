@@ -40,7 +40,11 @@ MORTISE_INLINE void interleave_both(Reg const& a, Reg const& b, Reg& low, Reg& h
 #endif
 }
 
-/// Calls f.template operator()<width>() with the widest vector that a row of outputs fills; it must have at least 4.
+/// Eight at most: few rows fill more, and each width is a copy of the code.
+template <class T, int Bytes>
+inline constexpr int pool2d_pairs_lanes = Bytes / static_cast<int>(sizeof(T)) < 8 ? Bytes / static_cast<int>(sizeof(T)) : 8;
+
+/// Calls f.template chunk<width>() with the widest vector that a row of outputs fills; it must have at least 4.
 template <int W, class F>
 MORTISE_INLINE void with_row_width(std::size_t out_w, F const& f) {
   if constexpr (W <= 4) f.template chunk<W>();
@@ -58,7 +62,7 @@ struct max_pool2d_pairs_forward {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    with_row_width<Bytes / static_cast<int>(sizeof(T))>(s.in_w / 2, *this);
+    with_row_width<pool2d_pairs_lanes<T, Bytes>>(s.in_w / 2, *this);
   }
 
   template <int W>
@@ -68,8 +72,10 @@ struct max_pool2d_pairs_forward {
     for (std::size_t m = 0; m < s.maps; ++m)
       for (std::size_t p = 0; p < out_h; ++p, to += out_w) {
         T const* const row = x + (m * s.in_h + 2 * p) * s.in_w;
-        for (std::size_t q = 0; q < out_w - width; q += width) columns<W>(row + 2 * q, to + q);
-        columns<W>(row + 2 * (out_w - width), to + out_w - width);  // may overlap the ones before: the same values again
+        for (std::size_t q = 0; q < out_w; q += width) {
+          std::size_t const at = q + width <= out_w ? q : out_w - width;  // may overlap the ones before: the same values again
+          columns<W>(row + 2 * at, to + at);
+        }
       }
   }
 
@@ -111,7 +117,7 @@ struct max_pool2d_pairs_backward {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    with_row_width<Bytes / static_cast<int>(sizeof(T))>(s.in_w / 2, *this);
+    with_row_width<pool2d_pairs_lanes<T, Bytes>>(s.in_w / 2, *this);
   }
 
   template <int W>
@@ -122,8 +128,10 @@ struct max_pool2d_pairs_backward {
       T* const map = dx + m * s.in_h * s.in_w;
       for (std::size_t p = 0; p < out_h; ++p, from += out_w) {
         T* const row = map + 2 * p * s.in_w;
-        for (std::size_t q = 0; q < out_w - width; q += width) columns<W>(row + 2 * q, from + q);
-        columns<W>(row + 2 * (out_w - width), from + out_w - width);
+        for (std::size_t q = 0; q < out_w; q += width) {
+          std::size_t const at = q + width <= out_w ? q : out_w - width;
+          columns<W>(row + 2 * at, from + at);
+        }
         if (s.in_w % 2 != 0) row[s.in_w - 1] = row[2 * s.in_w - 1] = T{0};
       }
       if (s.in_h % 2 != 0)
