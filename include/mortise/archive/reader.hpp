@@ -47,9 +47,10 @@
 namespace mortise {
 
 /// An open archive. The whole structure was checked on opening; tensors' data is read when asked for. Copies share the file.
-class archive_reader {
+template <class = void>
+class basic_archive_reader {
  public:
-  explicit archive_reader(archive_contents contents);
+  explicit basic_archive_reader(archive_contents contents);
 
   std::string const& format() const { return state_->contents.format; }
   std::string const& name() const { return state_->contents.sources.at(0).name(); }
@@ -113,20 +114,26 @@ class archive_reader {
   std::size_t entry(std::string_view tensor) const;
   bool is_checkpoint() const;
 };
+using archive_reader = basic_archive_reader<>;
 
 /// Recognises the format by content and checks the file's whole structure. archive_error, io_error. Where there is no such file but
 /// PATH.index.json, that is opened with its shards.
+template <class = void>
 archive_reader open_archive(std::string const& path);
 /// The same through a memory map: tensors are copied from the page cache straight to where they go, nothing is read into memory in between,
 /// and processes that map the same file share its pages. `reader.mapped(name)` is a tensor where it lies. The file must not be cut short
 /// or overwritten in place while it is mapped (SIGBUS); the saves of this library replace files, which is safe.
+template <class = void>
 archive_reader map_file(std::string const& path);
+template <class = void>
 archive_reader open_archive(byte_source source);
-inline archive_reader open_archive(std::span<std::byte const> memory) { return open_archive(byte_source::view(memory)); }
+template <class = void>
+archive_reader open_archive(std::span<std::byte const> memory) { return open_archive(byte_source::view(memory)); }
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
-inline archive_reader::archive_reader(archive_contents contents) {
+template <class Unused>
+basic_archive_reader<Unused>::basic_archive_reader(archive_contents contents) {
   auto s = std::make_shared<state>();
   s->contents = std::move(contents);
   s->verified = std::make_unique<std::atomic<bool>[]>(s->contents.records.size());
@@ -140,21 +147,24 @@ inline archive_reader::archive_reader(archive_contents contents) {
   state_ = std::move(s);
 }
 
-inline archive_value const& archive_reader::tree() const {
+template <class Unused>
+archive_value const& basic_archive_reader<Unused>::tree() const {
   std::call_once(state_->tree_once, [this] {
     if (!state_->contents.has_tree) state_->tree = unflatten_checkpoint(state_->contents);
   });
   return state_->contents.has_tree ? state_->contents.tree : state_->tree;
 }
 
-inline bool archive_reader::is_checkpoint() const {
+template <class Unused>
+bool basic_archive_reader<Unused>::is_checkpoint() const {
   if (state_->contents.has_tree) return true;
   for (auto const& [key, text] : metadata())
     if (key == "ckpt.version") return true;
   return false;
 }
 
-inline std::size_t archive_reader::position(std::string_view tensor) const {
+template <class Unused>
+std::size_t basic_archive_reader<Unused>::position(std::string_view tensor) const {
   auto const& all = tensors();
   auto const& order = state_->by_name;
   auto const at = std::lower_bound(order.begin(), order.end(), tensor, [&all](std::uint32_t i, std::string_view n) { return all[i].name < n; });
@@ -168,13 +178,15 @@ inline std::size_t archive_reader::position(std::string_view tensor) const {
   return no_entry;
 }
 
-inline std::size_t archive_reader::entry(std::string_view tensor) const {
+template <class Unused>
+std::size_t basic_archive_reader<Unused>::entry(std::string_view tensor) const {
   std::size_t const i = position(tensor);
   if (i == no_entry) throw usage_error{name() + ": holds no tensor " + detail::in_quotes(tensor)};
   return i;
 }
 
-inline std::vector<std::byte> archive_reader::read_entry(std::size_t i) const {
+template <class Unused>
+std::vector<std::byte> basic_archive_reader<Unused>::read_entry(std::size_t i) const {
   tensor_info const& t = tensors().at(i);
   byte_source const& source = state_->contents.sources[state_->contents.places[i].source];
   // An expanded view (stride 0) can be far larger than what is stored: such a tensor needs memory that the caller provides.
@@ -187,7 +199,8 @@ inline std::vector<std::byte> archive_reader::read_entry(std::size_t i) const {
   return bytes;
 }
 
-inline std::span<std::byte const> archive_reader::mapped_entry(std::size_t i) const {
+template <class Unused>
+std::span<std::byte const> basic_archive_reader<Unused>::mapped_entry(std::size_t i) const {
   tensor_info const& t = tensors().at(i);
   tensor_place const& place = state_->contents.places[i];
   byte_source const& source = state_->contents.sources[place.source];
@@ -202,12 +215,14 @@ inline std::span<std::byte const> archive_reader::mapped_entry(std::size_t i) co
 namespace detail {
 
 /// Reverses the bytes of each `width`-byte number.
-inline void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
+template <class = void>
+void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
   for (std::size_t i = 0; i + width <= bytes.size(); i += width) std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.begin() + static_cast<std::ptrdiff_t>(i + width));
 }
 
 /// Packs a strided tensor. `base`: element 0; strides in elements of `width` bytes.
-inline void gather(tensor_info const& t, bool packed, std::byte const* base, std::size_t width, std::span<std::byte> target) {
+template <class = void>
+void gather(tensor_info const& t, bool packed, std::byte const* base, std::size_t width, std::span<std::byte> target) {
   if (target.empty()) return;
   std::byte* to = target.data();
   if (packed) {
@@ -239,7 +254,8 @@ inline void gather(tensor_info const& t, bool packed, std::byte const* base, std
 
 }  // namespace detail
 
-inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> to) const {
+template <class Unused>
+void basic_archive_reader<Unused>::read_entry_into(std::size_t i, std::span<std::byte> to) const {
   tensor_info const& t = tensors().at(i);
   tensor_place const& place = state_->contents.places[i];
   byte_source const& source = state_->contents.sources[place.source];
@@ -268,12 +284,14 @@ inline void archive_reader::read_entry_into(std::size_t i, std::span<std::byte> 
   if (place.big_endian) detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
 }
 
-inline bool archive_reader::reads_in_parts(std::size_t i) const {
+template <class Unused>
+bool basic_archive_reader<Unused>::reads_in_parts(std::size_t i) const {
   tensor_place const& place = state_->contents.places.at(i);
   return place.packed && (place.record >= state_->contents.records.size() || !state_->contents.records[place.record].deflated);
 }
 
-inline void archive_reader::read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const {
+template <class Unused>
+void basic_archive_reader<Unused>::read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const {
   tensor_info const& t = tensors().at(i);
   tensor_place const& place = state_->contents.places[i];
   if (offset > t.bytes() || to.size() > t.bytes() - offset) throw usage_error{name() + ": a part outside of tensor " + detail::in_quotes(t.name)};
@@ -283,7 +301,8 @@ inline void archive_reader::read_entry_part(std::size_t i, std::size_t offset, s
   detail::swap_bytes(to, t.type == element_type::c64 || t.type == element_type::c128 ? width / 2 : width);
 }
 
-inline void archive_reader::check_readable(std::span<std::size_t const> entries) const {
+template <class Unused>
+void basic_archive_reader<Unused>::check_readable(std::span<std::size_t const> entries) const {
   auto const& records = state_->contents.records;
   for (std::size_t const i : entries) {
     tensor_info const& t = tensors().at(i);
@@ -305,11 +324,13 @@ inline void archive_reader::check_readable(std::span<std::size_t const> entries)
   }
 }
 
-inline void archive_reader::wrong_crc(archive_record const& record) const {
+template <class Unused>
+void basic_archive_reader<Unused>::wrong_crc(archive_record const& record) const {
   throw archive_error{state_->contents.sources[record.source].name(), record.offset, "the checksum (CRC-32) of " + record.name + " is wrong: its bytes have changed since they were written"};
 }
 
-inline void archive_reader::verify_record(std::size_t i) const {
+template <class Unused>
+void basic_archive_reader<Unused>::verify_record(std::size_t i) const {
   archive_record const& record = state_->contents.records[i];
   if (!record.has_crc || record.deflated || state_->verified[i].load(std::memory_order_acquire)) return;
   byte_source const& source = state_->contents.sources[record.source];
@@ -329,13 +350,15 @@ inline void archive_reader::verify_record(std::size_t i) const {
   state_->verified[i].store(true, std::memory_order_release);
 }
 
-inline void archive_reader::verify() const {
+template <class Unused>
+void basic_archive_reader<Unused>::verify() const {
   for (std::size_t i = 0; i != state_->contents.records.size(); ++i)
     if (state_->contents.records[i].deflated) (void)inflate_record(state_->contents.records[i]);
     else verify_record(i);
 }
 
-inline std::vector<std::byte> archive_reader::inflate_record(archive_record const& record) const {
+template <class Unused>
+std::vector<std::byte> basic_archive_reader<Unused>::inflate_record(archive_record const& record) const {
   byte_source const& source = state_->contents.sources[record.source];
   std::vector<std::byte> const packed = source.read(record.offset, static_cast<std::size_t>(record.size));
   std::vector<std::byte> bytes(static_cast<std::size_t>(record.inflated_size));  // bounded by the parser: at most 1032 times the input
@@ -346,7 +369,8 @@ inline std::vector<std::byte> archive_reader::inflate_record(archive_record cons
   return bytes;
 }
 
-inline bool archive_reader::has_value(std::string_view path) const {
+template <class Unused>
+bool basic_archive_reader<Unused>::has_value(std::string_view path) const {
   if (is_checkpoint())
     if (archive_value const* v = tree().find_path(path)) return !v->is_tensor();
   for (auto const& [key, text] : metadata())
@@ -354,7 +378,8 @@ inline bool archive_reader::has_value(std::string_view path) const {
   return false;
 }
 
-inline archive_value archive_reader::value(std::string_view path) const {
+template <class Unused>
+archive_value basic_archive_reader<Unused>::value(std::string_view path) const {
   if (is_checkpoint())
     if (archive_value const* v = tree().find_path(path)) {
       if (v->is_tensor()) throw usage_error{name() + ": " + detail::in_quotes(path) + " is a tensor; use read"};
@@ -365,7 +390,8 @@ inline archive_value archive_reader::value(std::string_view path) const {
   throw usage_error{name() + ": holds no value " + detail::in_quotes(path)};
 }
 
-inline std::vector<std::pair<std::string, archive_value>> archive_reader::values() const {
+template <class Unused>
+std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>::values() const {
   std::vector<std::pair<std::string, archive_value>> all;
   if (!is_checkpoint()) {
     for (auto const& [key, text] : metadata()) all.emplace_back(key, text);
@@ -383,7 +409,8 @@ inline std::vector<std::pair<std::string, archive_value>> archive_reader::values
   return all;
 }
 
-inline archive_value archive_reader::read_tree() const {
+template <class Unused>
+archive_value basic_archive_reader<Unused>::read_tree() const {
   archive_value copy = tree();
   std::vector<std::shared_ptr<std::vector<std::byte>>> read(tensors().size());
   // Names that share one stored tensor share one piece of memory, so that a save of this tree stores it once again.
@@ -423,7 +450,8 @@ inline archive_value archive_reader::read_tree() const {
 namespace detail {
 
 /// What a file is whose kind is known and not read here; empty for all others.
-inline std::string_view known_but_refused(std::string_view head) {
+template <class = void>
+std::string_view known_but_refused(std::string_view head) {
   if (head.substr(0, 2) == "\x1f\x8b") return "a gzip file; unpack it first";
   if (head.substr(0, 8) == "\x89HDF\r\n\x1a\n") return "an HDF5 file (Keras?); convert it to safetensors first";
   if (head.substr(0, 4) == "GGUF") return "a GGUF file; convert it to safetensors first";
@@ -437,7 +465,8 @@ inline std::string_view known_but_refused(std::string_view head) {
 namespace detail {
 
 /// A text that begins like JSON, where safetensors would have a length beyond its limit.
-inline bool looks_like_json(std::string_view head) {
+template <class = void>
+bool looks_like_json(std::string_view head) {
   std::size_t const at = head.find_first_not_of(" \t\r\n");
   if (at == std::string_view::npos || head[at] != '{' || head.size() < 8) return false;
   std::uint64_t const length = little(reinterpret_cast<std::byte const*>(head.data()), 8);
@@ -445,7 +474,8 @@ inline bool looks_like_json(std::string_view head) {
 }
 
 /// index: shards of a model may be given; they are looked for beside it.
-MORTISE_COLD inline archive_contents parse_archive(byte_source const& source, bool index) {
+template <class = void>
+MORTISE_COLD archive_contents parse_archive(byte_source const& source, bool index) {
   std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)), '\0');
   source.read(0, head.data(), head.size());
   if (head.empty()) throw archive_error{source.name(), 0, "the file is empty"};
@@ -468,7 +498,8 @@ MORTISE_COLD inline archive_contents parse_archive(byte_source const& source, bo
 }
 
 /// The file, or where there is none, the index of the shards that a sharded save to this path made.
-MORTISE_COLD inline std::string file_or_index(std::string const& path) {
+template <class = void>
+MORTISE_COLD std::string file_or_index(std::string const& path) {
   struct stat info{};
   std::string const index = path + std::string{index_ending};
   return ::stat(path.c_str(), &info) != 0 && errno == ENOENT && ::stat(index.c_str(), &info) == 0 ? index : path;
@@ -476,8 +507,11 @@ MORTISE_COLD inline std::string file_or_index(std::string const& path) {
 
 }  // namespace detail
 
-inline archive_reader open_archive(byte_source source) { return archive_reader{detail::parse_archive(source, true)}; }
-inline archive_reader open_archive(std::string const& path) { return open_archive(byte_source::open(detail::file_or_index(path))); }
-inline archive_reader map_file(std::string const& path) { return open_archive(byte_source::map(detail::file_or_index(path))); }
+template <class>
+archive_reader open_archive(byte_source source) { return archive_reader{detail::parse_archive(source, true)}; }
+template <class>
+archive_reader open_archive(std::string const& path) { return open_archive(byte_source::open(detail::file_or_index(path))); }
+template <class>
+archive_reader map_file(std::string const& path) { return open_archive(byte_source::map(detail::file_or_index(path))); }
 
 }  // namespace mortise

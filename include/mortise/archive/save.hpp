@@ -10,6 +10,7 @@
 
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include <mortise/archive/file.hpp>
@@ -32,12 +33,27 @@ void save_archive(byte_sink& out, archive_value const& tree, save_options const&
   else Format::write(tree, out, options.metadata);
 }
 
-/// On failure (io_error, usage_error) what `path` was is untouched.
-template <class Format>
+namespace detail {
+
+template <class = void>
+bool ends_with(std::string_view text, std::string_view end) { return text.size() > end.size() && text.substr(text.size() - end.size()) == end; }
+
+}  // namespace detail
+
+/// Without a format, the extension of `path` names it. On failure (io_error, usage_error) what `path` was is untouched.
+template <class Format = void>
 void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
-  atomic_file_writer out{path, options.durable};
-  save_archive<Format>(static_cast<byte_sink&>(out), tree, options);
-  out.commit();
+  if constexpr (std::is_void_v<Format>) {
+    if (detail::ends_with(path, ".safetensors")) return save_archive<safetensors>(path, tree, options);
+    for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt"})
+      if (detail::ends_with(path, extension)) return save_archive<torch_zip>(path, tree, options);
+    if (detail::ends_with(path, ".npz")) return save_archive<npz>(path, tree, options);
+    throw usage_error{path + ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"};
+  } else {
+    atomic_file_writer out{path, options.durable};
+    save_archive<Format>(static_cast<byte_sink&>(out), tree, options);
+    out.commit();
+  }
 }
 
 template <class Format>
@@ -45,20 +61,6 @@ std::vector<std::byte> archive_bytes(archive_value const& tree, save_options con
   memory_sink out;
   save_archive<Format>(static_cast<byte_sink&>(out), tree, options);
   return out.take();
-}
-
-namespace detail {
-
-inline bool ends_with(std::string_view text, std::string_view end) { return text.size() > end.size() && text.substr(text.size() - end.size()) == end; }
-
-}  // namespace detail
-
-inline void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
-  if (detail::ends_with(path, ".safetensors")) return save_archive<safetensors>(path, tree, options);
-  for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt"})
-    if (detail::ends_with(path, extension)) return save_archive<torch_zip>(path, tree, options);
-  if (detail::ends_with(path, ".npz")) return save_archive<npz>(path, tree, options);
-  throw usage_error{path + ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"};
 }
 
 }  // namespace mortise

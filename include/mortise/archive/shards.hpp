@@ -37,7 +37,8 @@ inline constexpr std::string_view index_ending = ".index.json";
 inline constexpr std::string_view shards_key = "ckpt.shards";
 
 /// A file name in the index's own folder: no path, no drive, nothing hidden.
-inline bool is_plain_file_name(std::string_view name) {
+template <class = void>
+bool is_plain_file_name(std::string_view name) {
   return !name.empty() && name.size() <= 255 && name[0] != '.' && name.find_first_of(std::string_view{"/\\:\0", 4}) == std::string_view::npos &&
          find_invalid_utf8(name) == std::string_view::npos;
 }

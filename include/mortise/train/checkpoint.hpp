@@ -70,7 +70,8 @@ std::string scalars_prefix() {
 }
 
 /// "optimizer_state_dict.param_groups" parts of a dotted name become lists; this finds or makes the dict that the last part belongs in.
-inline archive_value& nested(archive_value& root, std::string_view& name) {
+template <class = void>
+archive_value& nested(archive_value& root, std::string_view& name) {
   archive_value* at = &root;
   for (std::size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.')) {
     std::string_view const part = name.substr(0, dot);
@@ -201,7 +202,8 @@ inline std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
 }
 
 /// The groups' settings; PyTorch may keep a rate in a tensor of rank 0 (capturable), which becomes its number.
-MORTISE_COLD inline archive_value plain_settings(load_plan const& plan, archive_value const& tree) {
+template <class = void>
+MORTISE_COLD archive_value plain_settings(load_plan const& plan, archive_value const& tree) {
   archive_value groups = archive_value::list();
   archive_value const* const list = tree.find("param_groups");
   for (std::size_t g = 0; list != nullptr && g < list->size(); ++g) {
@@ -226,7 +228,8 @@ struct found_part {
   archive_value const* value = nullptr;
   std::string key{};
 };
-MORTISE_COLD inline found_part find_part(archive_value const& root, std::string_view ours) {
+template <class = void>
+MORTISE_COLD found_part find_part(archive_value const& root, std::string_view ours) {
   constexpr std::string_view usual[][4] = {{"optimizer_state_dict", "optimizer", "optim", "optimizer_states"},
                                            {"scheduler_state_dict", "lr_scheduler", "scheduler", "lr_scheduler_state_dict"}};
   if (archive_value const* found = root.find(ours)) return {found, std::string{ours}};

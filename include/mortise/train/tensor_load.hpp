@@ -48,13 +48,16 @@ struct tensor_transfer {
   std::size_t bytes() const { return count * bits_of(to_type) / 8; }
 };
 
-inline bool is_float_type(element_type t) {
+template <class = void>
+bool is_float_type(element_type t) {
   return t == element_type::f16 || t == element_type::bf16 || t == element_type::f32 || t == element_type::f64;
 }
-inline bool is_integer_type(element_type t) { return t <= element_type::i64; }
+template <class = void>
+bool is_integer_type(element_type t) { return t <= element_type::i64; }
 
 /// Floats convert among each other, integers into wider ones; a float never becomes an integer or the reverse.
-inline bool converts(element_type from, element_type to) {
+template <class = void>
+bool converts(element_type from, element_type to) {
   if (from == to) return true;
   if (is_float_type(from) && is_float_type(to)) return true;
   return is_integer_type(from) && to == element_type::i64 && from != element_type::u64;
@@ -84,7 +87,8 @@ void convert_from(element_type to_type, std::byte const* from, std::byte* to, st
   }
 }
 
-inline void convert(element_type from_type, std::byte const* from, element_type to_type, std::byte* to, std::size_t n) {
+template <class = void>
+void convert(element_type from_type, std::byte const* from, element_type to_type, std::byte* to, std::size_t n) {
   switch (from_type) {
     case element_type::f16: return convert_from<f16>(to_type, from, to, n);
     case element_type::bf16: return convert_from<bf16>(to_type, from, to, n);
@@ -100,7 +104,8 @@ inline void convert(element_type from_type, std::byte const* from, element_type 
   }
 }
 
-inline bool same_shape(tensor_info const& info, shape const& extents) {
+template <class = void>
+bool same_shape(tensor_info const& info, shape const& extents) {
   if (info.shape.size() != extents.rank) return false;
   for (std::size_t i = 0; i < extents.rank; ++i)
     if (info.shape[i] != extents[i]) return false;
@@ -278,7 +283,8 @@ struct load_plan {
 };
 
 /// The dict of a model's tensors in a file: under one of the usual keys of a checkpoint, or the file itself.
-inline archive_value const* find_model_dict(archive_value const& root) {
+template <class = void>
+archive_value const* find_model_dict(archive_value const& root) {
   for (char const* key : {"model_state_dict", "state_dict", "model", "net", "network", "module"})
     if (archive_value const* found = root.find(key); found != nullptr && found->is_dict()) return found;
   return root.is_dict() ? &root : nullptr;
