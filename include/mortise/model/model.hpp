@@ -548,7 +548,7 @@ class model {
         X const* x = nullptr;
         if constexpr (from_caller) x = run_.input;
         else x = value<true>(in);
-        backward_args<D, T, extents_for<n.in>, extents_for<n.out>, X> const a{
+        backward_args<D, T, extents_for<n.in>, extents_for<n.out>, X, n.wants_input_gradient> const a{
             device_, run_.batch, !n.frozen, x, value<true>(out), gradient_of(out), n.wants_input_gradient ? gradient_of(in) : nullptr,
             parameters_.data() + n.parameter_base, n.frozen ? nullptr : gradients_.data() + n.parameter_base, parameter_offsets<I>,
             buffers_.data() + n.buffer_base, locate(n.saved_at, run_.batch),

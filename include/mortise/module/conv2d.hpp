@@ -64,7 +64,8 @@ struct conv2d_rect {
     using g = geometry<typename Args::input>;
     if (!a.frozen())
       conv2d_backward_weight(a.device, g{}, a.batch, a.x, a.dy, a.parameter_gradient(0), Bias ? a.parameter_gradient(1) : nullptr, a.workspace);
-    if (a.dx != nullptr) conv2d_backward_input(a.device, g{}, a.batch, a.dy, a.parameter(0), a.dx, a.workspace);
+    if constexpr (Args::wants_input_gradient)
+      if (a.dx != nullptr) conv2d_backward_input(a.device, g{}, a.batch, a.dy, a.parameter(0), a.dx, a.workspace);
   }
 
  private:

@@ -168,8 +168,10 @@ struct forward_args {
 };
 
 /// What `backward` gets: in addition the gradient dy (batch, output...) that comes, and where dx and the parameters' gradients go.
-template <class D, class T, class Input, class Output, class X = T>
+/// WantsInput: false where nobody reads dx, which is then null: what only computes it need not be compiled.
+template <class D, class T, class Input, class Output, class X = T, bool WantsInput = true>
 struct backward_args {
+  static constexpr bool wants_input_gradient = WantsInput;
   using device_type = D;
   using element = T;
   using input = Input;
