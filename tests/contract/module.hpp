@@ -44,7 +44,7 @@ std::vector<T> test_values(std::size_t n, std::uint64_t seed, std::int64_t indic
 
 template <class T>
 bool same_bits(T const* a, T const* b, std::size_t n) {
-  return std::memcmp(a, b, n * sizeof(T)) == 0;
+  return n == 0 || std::memcmp(a, b, n * sizeof(T)) == 0;  // memcmp takes no null pointer
 }
 template <class T>
 bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {

@@ -1,13 +1,15 @@
 """Learning rates of PyTorch's schedulers over 100 steps, one line a case: name, then the rates as hexadecimal floats.
 
-usage: make_fixtures.py > tests/data/fixtures/schedule/rates.txt        (Debian's python3-torch)
+usage: generate.py tests/data/fixtures/schedule/rates.txt        (Debian's python3-torch)
 """
+import sys
 import warnings
 
 import torch
 from torch.optim import lr_scheduler as s
 
 warnings.simplefilter("ignore")
+out = open(sys.argv[1], "w")
 
 
 def sequence(o):
@@ -43,7 +45,7 @@ for name, make in CASES.items():
         rates.append(float(o.param_groups[0]["lr"]).hex())
         o.step()
         scheduler.step()
-    print(name, *rates)
+    print(name, *rates, file=out)
 
 
 def metric(epoch):
@@ -64,4 +66,4 @@ for name, settings in PLATEAUS.items():
     for epoch in range(100):
         rates.append(float(o.param_groups[0]["lr"]).hex())
         scheduler.step(metric(epoch))
-    print(name, *rates)
+    print(name, *rates, file=out)
