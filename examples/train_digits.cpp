@@ -4,17 +4,22 @@
 //   train_digits ... --stop-at-step 37                               save and stop there
 //   train_digits ... --resume                                        go on from the checkpoint, also in the middle of an epoch
 //   train_digits ... --devices host:4 --shards 4                     on four host devices; with the same --shards, any number has the same bits
+//   train_digits_cuda ... --device cuda:0                            the same source, compiled by nvcc
 //
 // The last two lines are the test accuracy and a digest of all parameters' bytes: two equal runs print the same lines.
 #include <cstdio>
 #include <exception>
 #include <fstream>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 
 #include <CLI/CLI.hpp>
 
 #include <mortise/mortise.hpp>
+#ifdef __CUDACC__
+#include <mortise/cuda.cuh>
+#endif
 
 namespace mt = mortise;
 
@@ -30,7 +35,8 @@ using digits_net = mt::sequential<
     mt::flatten,
     mt::named<"classifier", mt::sequential<light_dropout, mt::linear<64>, mt::relu, light_dropout, mt::linear<10>>>>;
 
-using digits_model = mt::model<digits_net, mt::extents<1, 8, 8>>;
+template <class Device>
+using digits_model = mt::model<digits_net, mt::extents<1, 8, 8>, Device>;
 
 struct settings {
   std::string data = "examples/data";
@@ -42,6 +48,7 @@ struct settings {
   int threads = 0;
   std::string devices = "host";
   std::size_t shards = 0;
+  std::string device = "host";
   std::string checkpoint;
   std::int64_t every = 0;
   bool resume = false;
@@ -60,23 +67,34 @@ mt::host_mesh mesh_of(settings const& s) {
   return {n, s.threads};
 }
 
-double test_accuracy(digits_model& net, mt::idx_dataset const& data) {
+/// What trains: the network on its mesh of host devices, or the network itself on a CUDA device.
+auto on_devices(digits_model<mt::host>& net, settings const& s) { return mt::data_parallel{net, mesh_of(s), mt::shards{s.shards}}; }
+#ifdef __CUDACC__
+digits_model<mt::cuda>& on_devices(digits_model<mt::cuda>& net, settings const&) { return net; }
+#endif
+
+template <class Device>
+double test_accuracy(digits_model<Device>& net, mt::idx_dataset const& data) {
   mt::accuracy right;
   net.eval();
   mt::batch_loader loader{data, {.batch = 60, .shuffle = false}};
-  for (auto batch : loader) right.update(net.forward(batch.x), batch.y);
+  for (auto batch : loader) {
+    auto const scores = net.forward(batch.x);
+    auto const here = mt::to_host(net.device(), scores);
+    right.update(mt::view<float const>{here.data(), scores.extents()}, batch.y);
+  }
   net.train();
   return right.value();
 }
 
-template <class Rule>
-void train(settings const& s, Rule const& rule) {
+template <class Device, class Rule>
+void train(Device const& device, settings const& s, Rule const& rule) {
   mt::idx_dataset const all{s.data + "/digits-images.idx3-ubyte", s.data + "/digits-labels.idx1-ubyte", {.scale = 1.0f / 16}};
   mt::idx_dataset const training = all.first(1437);
   mt::idx_dataset const testing = all.last(360);
 
-  digits_model net{mt::host{s.threads}, mt::seed{s.seed}};
-  mt::data_parallel many{net, mesh_of(s), mt::shards{s.shards}};
+  digits_model<Device> net{device, mt::seed{s.seed}};
+  auto&& many = on_devices(net, s);
   if (!s.quiet) std::cout << mt::summary(net) << std::flush;
 
   mt::cross_entropy_loss loss;
@@ -106,7 +124,8 @@ void train(settings const& s, Rule const& rule) {
     for (auto batch : loader) {
       float const value = mt::train_step(many, loss, opt, batch);
       ++progress.global_step;
-      seen.update(many.output(), batch.y);
+      auto const scores = mt::to_host(device, many.output());
+      seen.update(mt::view<float const>{scores.data(), many.output().extents()}, batch.y);
       mean_loss.update(value, static_cast<double>(batch.size()));
       bar.update(batch.size(), mean_loss.value(), seen.value());
       stopped = s.stop_at_step > 0 && progress.global_step >= s.stop_at_step;
@@ -123,6 +142,13 @@ void train(settings const& s, Rule const& rule) {
   std::printf("parameters digest: %s\n", mt::parameters_digest(net).c_str());
 }
 
+template <class Device>
+void train(Device const& device, settings const& s) {
+  if (s.optimizer == "sgd") train(device, s, mt::sgd{.lr = s.lr > 0 ? s.lr : 0.05f, .momentum = 0.9f});
+  else if (s.optimizer == "adam") train(device, s, mt::adam{.lr = s.lr > 0 ? s.lr : 1e-3f});
+  else train(device, s, mt::adamw{.lr = s.lr > 0 ? s.lr : 1e-3f});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -137,6 +163,7 @@ int main(int argc, char** argv) try {
   app.add_option("--threads", s.threads, "threads of each device; never changes a bit (default: all cores)")->check(CLI::NonNegativeNumber);
   app.add_option("--devices", s.devices, "host, or host:N for N host devices that train together")->capture_default_str();
   app.add_option("--shards", s.shards, "parts of a batch; equal numbers have equal bits on any devices (default: one for each device)");
+  app.add_option("--device", s.device, "host, or cuda:0, cuda:1, ... where this program was built by nvcc")->capture_default_str();
   auto* const checkpoint = app.add_option("--checkpoint", s.checkpoint, "file to save the run in (.safetensors)");
   app.add_option("--every", s.every, "also save every so many steps")->check(CLI::PositiveNumber)->needs(checkpoint);
   app.add_flag("--resume", s.resume, "go on from the checkpoint")->needs(checkpoint);
@@ -144,9 +171,18 @@ int main(int argc, char** argv) try {
   app.add_flag("--quiet", s.quiet, "print the last two lines only");
   CLI11_PARSE(app, argc, argv);
 
-  if (s.optimizer == "sgd") train(s, mt::sgd{.lr = s.lr > 0 ? s.lr : 0.05f, .momentum = 0.9f});
-  else if (s.optimizer == "adam") train(s, mt::adam{.lr = s.lr > 0 ? s.lr : 1e-3f});
-  else train(s, mt::adamw{.lr = s.lr > 0 ? s.lr : 1e-3f});
+  if (s.device == "host") {
+    train(mt::host{s.threads}, s);
+    return 0;
+  }
+  bool const cuda = s.device.size() > 5 && s.device.size() < 9 && s.device.rfind("cuda:", 0) == 0 &&
+                    s.device.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (!cuda) throw std::runtime_error{"there is no device \"" + s.device + "\"; devices are host, cuda:0, cuda:1, ..."};
+#ifdef __CUDACC__
+  train(mt::cuda{std::stoi(s.device.substr(5))}, s);
+#else
+  throw std::runtime_error{s.device + ": this program was built without CUDA; build train_digits_cuda, which needs nvcc (Meson: -Dcuda=enabled)"};
+#endif
   return 0;
 } catch (std::exception const& e) {
   std::fprintf(stderr, "train_digits: %s\n", e.what());

@@ -2,7 +2,8 @@
 //
 //   MODULE_CONTRACT(on_host<mortise::linear<4>, mortise::extents<3>>, ...)
 //
-// Needs contract/counting.cpp, which counts allocations.
+// Needs contract/counting.cpp, which counts allocations. Other devices invoke the laws that speak of them with cases of their own: a case names
+// module, input and device, and makes a device with a number of threads (tests/cuda/contract.hpp).
 #pragma once
 
 #include <cstddef>
@@ -27,6 +28,8 @@ template <class M, class Input, std::size_t Rows = 1, std::int64_t Indices = 2>
 struct on_host {
   using module = M;
   using input = Input;
+  using device = mortise::host;
+  static device on(int threads) { return device{threads}; }
   static constexpr std::size_t rows = Rows;
   static constexpr std::int64_t indices = Indices;
 };
@@ -51,20 +54,37 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
   return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
 }
 
+/// What a view of a device's memory holds.
+template <class D, class T>
+std::vector<std::remove_const_t<T>> fetched(D const& device, mortise::view<T> const& v) {
+  std::vector<std::remove_const_t<T>> values(v.size());
+  mortise::transfer_elements<std::remove_const_t<T>, std::remove_const_t<T>>(device, mortise::host{1}, v.size(), v.data(), values.data());
+  device.synchronize();
+  return values;
+}
+/// Values in a device's memory.
+template <class D, class T>
+mortise::buffer<T, D> placed(D const& device, std::vector<T> const& values) {
+  mortise::buffer<T, D> memory{device, values.size()};
+  mortise::transfer_elements<T, T>(mortise::host{1}, device, values.size(), values.data(), memory.data());
+  device.synchronize();
+  return memory;
+}
+
 template <class Case>
-using float_model = mortise::model<typename Case::module, typename Case::input, mortise::host, float,
+using float_model = mortise::model<typename Case::module, typename Case::input, typename Case::device, float,
                                    !std::is_integral_v<typename mortise::model<typename Case::module, typename Case::input>::input_element>>;
 
 TEST_CASE_TEMPLATE_DEFINE("backward agrees with central differences, also inside a frozen part", Case, module_gradient) {
   mortise::testing::compare_gradient_options options;
   options.indices = Case::indices;
   for (std::size_t const batch : {std::size_t{1}, std::size_t{4}}) {
-    auto const r = mortise::testing::compare_gradient<typename Case::module, typename Case::input>(mortise::host{1}, 7, batch, options);
+    auto const r = mortise::testing::compare_gradient<typename Case::module, typename Case::input>(Case::on(1), 7, batch, options);
     INFO("batch ", batch, ": largest relative difference ", r.worst, " at ", r.where, ", backward ", r.backward, ", differences ", r.difference);
     CHECK(r.ok());
   }
   if constexpr (!std::is_integral_v<typename mortise::model<typename Case::module, typename Case::input>::input_element>) {
-    auto const r = mortise::testing::compare_gradient<mortise::frozen<typename Case::module>, typename Case::input>(mortise::host{1}, 7, 2, options);
+    auto const r = mortise::testing::compare_gradient<mortise::frozen<typename Case::module>, typename Case::input>(Case::on(1), 7, 2, options);
     INFO("frozen: largest relative difference ", r.worst, " at ", r.where, ", backward ", r.backward, ", differences ", r.difference);
     CHECK(r.ok());
   }
@@ -73,14 +93,14 @@ TEST_CASE_TEMPLATE_DEFINE("backward agrees with central differences, also inside
 TEST_CASE_TEMPLATE_DEFINE("in evaluation a sample's output has the same bits whatever batch surrounds it", Case, module_rows) {
   using M = float_model<Case>;
   constexpr std::size_t batch = 5, in = Case::input::elements, out = M::output_extents::elements;
-  M net{mortise::host{1}, mortise::seed{3}};
+  M net{Case::on(1), mortise::seed{3}};
   net.eval();
   auto const x = test_values<typename M::input_element>(batch * in, 5, Case::indices);
-  auto const whole = net.forward(x).to_vector();
+  auto const whole = fetched(net.device(), net.forward(x));
   for (std::size_t first = 0; first + Case::rows <= batch; ++first) {
     std::vector<typename M::input_element> const part(x.begin() + static_cast<std::ptrdiff_t>(first * in),
                                                       x.begin() + static_cast<std::ptrdiff_t>((first + Case::rows) * in));
-    auto const y = net.forward(part);
+    auto const y = fetched(net.device(), net.forward(part));
     REQUIRE(y.size() == Case::rows * out);
     INFO("samples from ", first);
     CHECK(same_bits(y.data(), whole.data() + first * out, y.size()));
@@ -159,42 +179,47 @@ struct bare_module {
     return n;
   }
 
-  // Where 64-byte aligned memory is promised, the test gives it: 16 floats more, and a start that is rounded up.
+  using device_type = typename Case::device;
+
+  // Everything that a module sees of memory. Fresh values are NaN.
   struct memory {
-    std::vector<float> values;
-    explicit memory(std::size_t n) : values(n + 32, std::numeric_limits<float>::quiet_NaN()) {}
-    float* data() {
-      auto const at = reinterpret_cast<std::uintptr_t>(values.data());
-      return reinterpret_cast<float*>((at + 63) / 64 * 64);
-    }
+    mortise::buffer<float, device_type> values;
+    explicit memory(std::size_t n) : values{placed(Case::on(1), std::vector<float>(n + 1, std::numeric_limits<float>::quiet_NaN()))} {}
+    float* data() const { return values.data(); }
   };
 
-  module self{};
+  typename Case::module self{};  // "module" at the beginning of a line is a directive to some compilers
   bool training;
-  std::vector<X> x = test_values<X>(in, 21, Case::indices);
+  device_type device = Case::on(1);
+  mortise::buffer<X, device_type> x = placed(device, test_values<X>(in, 21, Case::indices));
   memory saved{batch * d.saved + d.saved_fixed}, workspace{workspace_elements()};
-  std::vector<std::byte> saved_bytes = std::vector<std::byte>(batch * d.saved_bytes + 1);
-  std::vector<float> parameters = test_values<float>(parameter_elements(), 22, 0), buffers, gradients;
-  std::int64_t counters[4] = {};
+  mortise::buffer<std::byte, device_type> saved_bytes{device, batch * d.saved_bytes + 1};
+  mortise::buffer<float, device_type> parameters = placed(device, test_values<float>(parameter_elements(), 22, 0)), buffers;
+  memory gradient_memory{parameter_elements()};
+  mortise::buffer<std::int64_t, device_type> counters{device, 4};
   std::size_t offsets[16] = {};
 
   explicit bare_module(bool train) : training{train} {
-    for (std::size_t i = 0; i < d.parameters.size(); ++i) offsets[i] = parameter_elements(i);
+    for (std::size_t i = 0; i != d.parameters.size(); ++i) offsets[i] = parameter_elements(i);
+    std::vector<float> initial;
     for (auto const& b : d.buffers)
-      if (!b.counter) buffers.insert(buffers.end(), b.extents.elements(), static_cast<float>(b.initial));
-    gradients.assign(parameters.size(), std::numeric_limits<float>::quiet_NaN());
+      if (!b.counter) initial.insert(initial.end(), b.extents.elements(), static_cast<float>(b.initial));
+    buffers = placed(device, initial);
+  }
+
+  std::vector<float> gradients() const { return values(gradient_memory, parameter_elements()); }
+  std::vector<float> values(memory const& m, std::size_t n) const {
+    return fetched(device, mortise::view<float const>{m.data(), mortise::shape{n}});
   }
 
   void forward(X const* from, float* to, bool keep) {
-    mortise::host const device{1};
-    self.forward(mortise::forward_args<mortise::host, float, input, output, X>{
-        device, batch, training, from, to, parameters.data(), offsets, buffers.data(), counters, keep ? saved.data() : nullptr,
+    self.forward(mortise::forward_args<device_type, float, input, output, X>{
+        device, batch, training, from, to, parameters.data(), offsets, buffers.data(), counters.data(), keep ? saved.data() : nullptr,
         keep ? saved_bytes.data() : nullptr, workspace.data(), mortise::random_stream{1, 2, 3}, 0});
   }
   void backward(X const* from, float const* y, float const* dy, float* dx) {
-    mortise::host const device{1};
-    self.backward(mortise::backward_args<mortise::host, float, input, output, X>{
-        device, batch, training, from, y, dy, dx, parameters.data(), training ? gradients.data() : nullptr, offsets, buffers.data(), saved.data(),
+    self.backward(mortise::backward_args<device_type, float, input, output, X>{
+        device, batch, training, from, y, dy, dx, parameters.data(), training ? gradient_memory.data() : nullptr, offsets, buffers.data(), saved.data(),
         saved_bytes.data(), workspace.data(), mortise::random_stream{1, 2, 3}, 0});
   }
 };
@@ -202,59 +227,61 @@ struct bare_module {
 TEST_CASE_TEMPLATE_DEFINE("a module reads and overwrites what its description says, and nothing else", Case, module_flags) {
   using bare = bare_module<Case>;
   using X = typename bare::X;
+  using memory = typename bare::memory;
   constexpr auto d = bare::d;
   if constexpr (!d.view) {
-    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     for (bool const training : {true, false}) {
       INFO("training ", training);
-      auto const dy = test_values<float>(bare::out, 23, 0);
+      auto const dy = placed(Case::on(1), test_values<float>(bare::out, 23, 0));
       bare plain{training};
-      std::vector<float> y(bare::out, nan), dx(bare::in, nan);
-      plain.forward(plain.x.data(), y.data(), true);
+      memory const y_memory{bare::out}, dx_memory{bare::in};
+      plain.forward(plain.x.data(), y_memory.data(), true);
+      auto const y = plain.values(y_memory, bare::out);
       for (float const v : y) REQUIRE(v == v);  // every element was written
-      plain.backward(plain.x.data(), y.data(), dy.data(), dx.data());
+      plain.backward(plain.x.data(), y_memory.data(), dy.data(), dx_memory.data());
+      auto const dx = plain.values(dx_memory, bare::in);
       for (float const v : dx) REQUIRE(v == v);
+      auto const gradients = plain.gradients();
       if (training)
-        for (float const v : plain.gradients) REQUIRE(v == v);
+        for (float const v : gradients) REQUIRE(v == v);
 
       {  // nothing kept: the same output
         bare other{training};
-        std::vector<float> again(bare::out, nan);
+        memory const again{bare::out};
         other.forward(other.x.data(), again.data(), false);
-        CHECK(same_bits(again, y));
+        CHECK(same_bits(other.values(again, bare::out), y));
       }
       if constexpr (d.in_place) {
         if constexpr (std::is_same_v<X, float>) {
           bare other{training};
-          auto memory = other.x;
-          memory.resize(bare::out);
-          other.forward(memory.data(), memory.data(), true);
-          CHECK(same_bits(memory, y));
+          other.forward(other.x.data(), other.x.data(), true);
+          CHECK(same_bits(fetched(other.device, mortise::view<float const>{other.x.data(), mortise::shape{bare::out}}), y));
         }
       }
       {  // what backward does not read may be gone; and dx may lie on dy
         bare other{training};
-        std::vector<float> out(bare::out, nan);
+        memory out{bare::out};
         other.forward(other.x.data(), out.data(), true);
         bool const reads_input = d.reads_input && (training || !d.input_for_parameters_only);
         if (!reads_input)
-          for (auto& v : other.x) v = std::is_integral_v<X> ? std::numeric_limits<X>::max() : std::numeric_limits<X>::quiet_NaN();
-        if (!d.reads_output) out.assign(out.size(), nan);
-        other.workspace = typename bare::memory{bare::workspace_elements()};
-        auto memory = dy;
-        memory.resize(bare::in > bare::out ? bare::in : bare::out);
-        std::vector<float> apart(bare::in, nan);
-        float* const target = d.backward_in_place ? memory.data() : apart.data();
-        other.backward(other.x.data(), out.data(), memory.data(), target);
-        CHECK(same_bits(target, dx.data(), bare::in));
-        if (training) CHECK(same_bits(other.gradients, plain.gradients));
+          other.x = placed(other.device, std::vector<X>(bare::in, std::is_integral_v<X> ? std::numeric_limits<X>::max() : std::numeric_limits<X>::quiet_NaN()));
+        if (!d.reads_output) out = memory{bare::out};
+        other.workspace = memory{bare::workspace_elements()};
+        memory const apart{bare::in};
+        std::vector<float> both = test_values<float>(bare::out, 23, 0);
+        both.resize(bare::in > bare::out ? bare::in : bare::out);
+        auto const shared = placed(other.device, both);
+        float* const target = d.backward_in_place ? shared.data() : apart.data();
+        other.backward(other.x.data(), out.data(), shared.data(), target);
+        CHECK(same_bits(fetched(other.device, mortise::view<float const>{target, mortise::shape{bare::in}}), dx));
+        if (training) CHECK(same_bits(other.gradients(), gradients));
       }
       {  // nobody wants dx: the same gradients
         bare other{training};
-        std::vector<float> out(bare::out, nan);
+        memory const out{bare::out};
         other.forward(other.x.data(), out.data(), true);
         other.backward(other.x.data(), out.data(), dy.data(), nullptr);
-        if (training) CHECK(same_bits(other.gradients, plain.gradients));
+        if (training) CHECK(same_bits(other.gradients(), gradients));
       }
     }
   }

@@ -419,7 +419,7 @@ constexpr std::size_t find_name_twice(plan_tables<C> const& t) {
     node_info const& n = t.nodes[i];
     if (n.what == token_info::kind::run && !insert({t.characters.items + n.path_begin, n.path_size}, 0x5bd1e995u)) return i;
   }
-  for (std::size_t i = 0; i < C.states; ++i)
+  for (std::size_t i = 0; i != C.states; ++i)
     if (!insert({t.characters.items + t.name_begin[i], t.name_size[i]}, 0)) return t.states[i].node;
   return nowhere;
 }
@@ -428,7 +428,7 @@ constexpr std::size_t find_name_twice(plan_tables<C> const& t) {
 template <plan_sizes C>
 constexpr void place_states(plan_tables<C>& t) {
   for (int pass = 0; pass < 2; ++pass) {
-    for (std::size_t i = 0; i < C.states; ++i) {
+    for (std::size_t i = 0; i != C.states; ++i) {
       state_entry& s = t.states[i];
       if (s.what == state_entry::kind::parameter && s.trainable == (pass == 0)) {
         s.offset = t.parameter_count;
@@ -804,7 +804,7 @@ class plan {
 
   static constexpr auto named_states() {
     auto list = tables.states;
-    for (std::size_t i = 0; i < list.size(); ++i)
+    for (std::size_t i = 0; i != list.size(); ++i)
       list[i].name = std::string_view{tables.characters.items + tables.name_begin[i], tables.name_size[i]};
     return list;
   }

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <type_traits>
+#include <vector>
 
 #include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
+#include <mortise/tensor/view.hpp>
 
 namespace mortise {
 
@@ -112,6 +114,15 @@ void transfer_elements(host const&, host const& to_device, std::size_t n, From c
   } else {
     for (std::size_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
   }
+}
+
+/// A copy of what a view of `device`'s memory shows. Waits for the device.
+template <class D, class T>
+std::vector<std::remove_const_t<T>> to_host(D const& device, view<T> const& from) {
+  using value = std::remove_const_t<T>;
+  std::vector<value> values(from.size());
+  transfer_elements<value, value>(device, host{}, values.size(), from.data(), values.data());
+  return values;
 }
 
 }  // namespace mortise

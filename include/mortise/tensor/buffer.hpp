@@ -18,11 +18,11 @@ class buffer {
 
  public:
   buffer() = default;
-  buffer(Device const& device, std::size_t size) : device_{device}, size_{size} {
-    if (size_ != 0) {
-      data_ = static_cast<T*>(device_.allocate(size_ * sizeof(T)));
-      device_.fill_zero(data_, size_ * sizeof(T));
-    }
+  buffer(Device const& device, std::size_t size) : buffer{device} {  // delegates, so that the memory is freed when filling it throws
+    if (size == 0) return;
+    data_ = static_cast<T*>(device_.allocate(size * sizeof(T)));
+    size_ = size;
+    device_.fill_zero(data_, size_ * sizeof(T));
   }
   buffer(buffer const& other) : buffer{other.device_, other.size_} {
     if (size_ != 0) device_.copy(data_, other.data_, size_ * sizeof(T));
@@ -48,6 +48,8 @@ class buffer {
   Device const& device() const { return device_; }
 
  private:
+  explicit buffer(Device const& device) : device_{device} {}
+
   Device device_{};
   T* data_ = nullptr;
   std::size_t size_ = 0;

@@ -39,7 +39,11 @@ auto train_step(Model& net, Loss const& loss, Optimizer& optimizer, Batch const&
   if (!memory.graphs || context.recording != nullptr) return body();
 
   detail::recorded_step& step = memory.step(x.data(), y.data(), x.size(), &loss, detail::step_identity(optimizer));
-  if (step.runs++ == 0) return body();  // whatever has to be allocated is allocated here
+  if (step.runs == 0) {  // whatever has to be allocated is allocated here
+    auto value = body();
+    step.runs = 1;
+    return value;
+  }
   auto& recording = step.recording;
   context.recording = &recording;
   try {
@@ -56,6 +60,7 @@ auto train_step(Model& net, Loss const& loss, Optimizer& optimizer, Batch const&
   } catch (...) {
     context.recording = nullptr;
     recording.abandon(context.stream());
+    step.runs = 0;
     throw;
   }
 }

@@ -1,0 +1,43 @@
+"""Every allocation, copy, fill, launch and graph of a training run fails once in turn.
+
+usage: check_faults.py CUDA_FAULTS
+
+Each time: an error of the library's type, which names what failed; no leak; the model goes on from the last checkpoint to the bits of the run
+without a failure.
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+program = sys.argv[1]
+
+
+def run(fail):
+    with tempfile.TemporaryDirectory() as folder:
+        environment = dict(os.environ, CUDA_EMU_FAIL=fail, CUDA_EMU_LEAK="strict", CUDA_EMU_CHECK="strict")
+        result = subprocess.run([program, os.path.join(folder, "run.safetensors")], capture_output=True, text=True, env=environment)
+    return result, re.findall(r"^failed: (.*)$", result.stdout, re.M), re.findall(r"^digest: (\w+)$", result.stdout, re.M)
+
+
+whole, errors, digest = run("")
+if whole.returncode != 0 or errors or not digest:
+    sys.exit(f"the run without a failure fails: {whole.stdout}{whole.stderr}")
+
+bad = 0
+for kind in ("malloc", "hostalloc", "memcpy", "memset", "launch", "cublas", "graph"):
+    number = 0
+    while True:
+        number += 1
+        result, errors, found = run(f"{kind}:{number}")
+        if "injected failure" not in result.stderr:
+            break
+        if result.returncode != 0 or len(errors) != 1 or found != digest:
+            bad += 1
+            print(f"{kind} number {number}: status {result.returncode}, errors {errors}, digest {found}\n{result.stdout[-500:]}{result.stderr[-1500:]}")
+    print(f"{kind}: {number - 1} calls failed in turn", flush=True)
+    if number == 1 and kind != "hostalloc":
+        bad += 1
+        print(f"{kind}: nothing to fail")
+sys.exit(1 if bad else 0)
