@@ -32,7 +32,7 @@ struct around_axis {
   static constexpr std::size_t axis = sample_axis(Dim, Input::value);
   static constexpr std::size_t outer = [] {
     std::size_t n = 1;
-    for (std::size_t i = 0; i < axis; ++i) n *= Input::value[i];
+    for (std::size_t i = 0; i != axis; ++i) n *= Input::value[i];
     return n;
   }();
   static constexpr std::size_t width = Input::value[axis];

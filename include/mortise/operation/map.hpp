@@ -47,9 +47,13 @@ inline void for_each_row_block(host const& device, std::size_t rows, std::size_t
 /// The lanes below n, zero in the others: for sums over the last elements of a row.
 template <class V>
 MORTISE_INLINE V first_lanes(V const& v, std::size_t n) {
-  V r;
-  for (std::size_t i = 0; i < n; ++i) r.v[i] = v.v[i];
-  return r;
+  if constexpr (V::width == 1) {  // nvcc's host pass
+    return n == 0 ? V{} : v;
+  } else {
+    V r;
+    for (std::size_t i = 0; i < n; ++i) r.v[i] = v.v[i];
+    return r;
+  }
 }
 
 template <class T>

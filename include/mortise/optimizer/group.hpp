@@ -18,10 +18,42 @@
 
 namespace mortise {
 
+namespace detail {
+
+enum class spec_kind : std::uint8_t { group, freeze, no_weight_decay, layer_wise };
+
+/// The paths of a specification. Each names its own as `paths`: nvcc 13 does not find them in the specification's type.
+template <fixed_string... P>
+struct path_list {
+  static constexpr std::size_t count = sizeof...(P);
+  /// The position of the last path that matches, from 1; 0: none does.
+  static constexpr std::size_t last_match([[maybe_unused]] std::string_view name) {
+    [[maybe_unused]] std::size_t at = 0;
+    std::size_t found = 0;
+    ((++at, found = path_matches(P.view(), name) ? at : found), ...);
+    return found;
+  }
+  static constexpr bool match([[maybe_unused]] std::string_view name) { return (path_matches(P.view(), name) || ...); }
+  template <class Model>
+  static constexpr bool name_parameters_of() {
+    return (check_path<Model, P>() && ...);
+  }
+  static std::string text() {
+    std::string t;
+    ((t += t.empty() ? "\"" : ", \"", t += P.view(), t += '"'), ...);
+    return t;
+  }
+};
+
+}  // namespace detail
+
 /// The parameters under one of these paths (see path_matches) get settings of their own; what is left out is as in the optimizer's rule.
 /// Where several groups match a parameter, the last one has it.
 template <fixed_string... Paths>
 struct group {
+  using paths = detail::path_list<Paths...>;
+  static constexpr detail::spec_kind kind = detail::spec_kind::group;
+
   std::optional<detail::decimal> lr{};
   std::optional<detail::decimal> momentum{};
   std::optional<detail::decimal> dampening{};
@@ -40,7 +72,10 @@ struct group {
 
 /// The parameters under one of these paths stay as they are, to the bit, until `unfreeze`.
 template <fixed_string... Paths>
-struct freeze {};
+struct freeze {
+  using paths = detail::path_list<Paths...>;
+  static constexpr detail::spec_kind kind = detail::spec_kind::freeze;
+};
 
 /// No weight decay on the parameters under these paths, whatever group they are in; without paths: on all parameters of one axis at most,
 /// which are the biases and the gains of norms.
@@ -49,7 +84,10 @@ struct freeze {};
 ///
 /// Splits groups: such parameters of a group are a group of their own behind all that were written, with its other settings.
 template <fixed_string... Paths>
-struct no_weight_decay {};
+struct no_weight_decay {
+  using paths = detail::path_list<Paths...>;
+  static constexpr detail::spec_kind kind = detail::spec_kind::no_weight_decay;
+};
 
 /// Lower learning rates for layers that are farther from the output: the last layer keeps its group's rate, each layer before it has `decay`
 /// times the rate of the next. A layer is what one path names, from the input to the output; without paths it is a module with parameters.
@@ -57,53 +95,34 @@ struct no_weight_decay {};
 /// Source: Howard, Ruder, "Universal Language Model Fine-tuning", 2018, arXiv:1801.06146, section 3.2 (there 1 / 2.6).
 template <fixed_string... Paths>
 struct layer_wise_lr_decay {
+  using paths = detail::path_list<Paths...>;
+  static constexpr detail::spec_kind kind = detail::spec_kind::layer_wise;
+
   detail::decimal decay = 0.75;
 };
 
 namespace detail {
 
+template <class Spec, spec_kind Kind>
+inline constexpr bool is_spec_of = false;
+template <class Spec, spec_kind Kind>
+  requires requires { Spec::kind; typename Spec::paths; }
+inline constexpr bool is_spec_of<Spec, Kind> = Spec::kind == Kind;
 template <class Spec>
-inline constexpr bool is_group = false;
-template <fixed_string... P>
-inline constexpr bool is_group<group<P...>> = true;
+inline constexpr bool is_group = is_spec_of<Spec, spec_kind::group>;
 template <class Spec>
-inline constexpr bool is_freeze = false;
-template <fixed_string... P>
-inline constexpr bool is_freeze<freeze<P...>> = true;
+inline constexpr bool is_freeze = is_spec_of<Spec, spec_kind::freeze>;
 template <class Spec>
-inline constexpr bool is_no_weight_decay = false;
-template <fixed_string... P>
-inline constexpr bool is_no_weight_decay<no_weight_decay<P...>> = true;
+inline constexpr bool is_no_weight_decay = is_spec_of<Spec, spec_kind::no_weight_decay>;
 template <class Spec>
-inline constexpr bool is_layer_wise = false;
-template <fixed_string... P>
-inline constexpr bool is_layer_wise<layer_wise_lr_decay<P...>> = true;
+inline constexpr bool is_layer_wise = is_spec_of<Spec, spec_kind::layer_wise>;
 
 template <class Spec>
-struct spec_paths;
-template <template <fixed_string...> class Spec, fixed_string... P>
-struct spec_paths<Spec<P...>> {
-  static constexpr std::size_t count = sizeof...(P);
-  /// The position of the last path that matches, from 1; 0: none does.
-  static constexpr std::size_t last_match([[maybe_unused]] std::string_view name) {
-    [[maybe_unused]] std::size_t at = 0;
-    std::size_t found = 0;
-    ((++at, found = path_matches(P.view(), name) ? at : found), ...);
-    return found;
-  }
-  static constexpr bool match([[maybe_unused]] std::string_view name) { return (path_matches(P.view(), name) || ...); }
-  static std::string text() {
-    std::string t;
-    ((t += t.empty() ? "\"" : ", \"", t += P.view(), t += '"'), ...);
-    return t;
-  }
-};
+using spec_paths = typename Spec::paths;
 
 template <class Model, class Spec>
-struct spec_fits;
-template <class Model, template <fixed_string...> class Spec, fixed_string... P>
-struct spec_fits<Model, Spec<P...>> {
-  static constexpr bool value = (check_path<Model, P>() && ...);
+struct spec_fits {
+  static constexpr bool value = Spec::paths::template name_parameters_of<Model>();
 };
 
 /// The path of the module that a parameter belongs to.
@@ -189,8 +208,8 @@ constexpr auto assign_groups(Table const& table) {
 }
 
 /// Writes a group's own settings into a copy of the rule. Throws usage_error for a setting that the rule does not have.
-template <class Rule, fixed_string... P>
-void apply_group(group<P...> const& g, Rule& rule) {
+template <class Group, class Rule>
+void apply_group(Group const& g, Rule& rule) {
   auto const set = [&](std::string_view name, auto const& wanted) {
     if (!wanted) return;
     bool found = false;
@@ -203,7 +222,7 @@ void apply_group(group<P...> const& g, Rule& rule) {
       }
     };
     if constexpr (requires { rule.settings(take); }) rule.settings(take);
-    if (!found) throw_no_setting(spec_paths<group<P...>>::text(), name);
+    if (!found) throw_no_setting(spec_paths<Group>::text(), name);
   };
   set("lr", g.lr);
   set("momentum", g.momentum);

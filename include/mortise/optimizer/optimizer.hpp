@@ -161,7 +161,7 @@ class optimizer {
   void freeze() {
     static_assert((detail::check_path<Model, Paths>() && ...));
     for (std::size_t i = 0; i < parameter_count; ++i)
-      if (detail::spec_paths<mortise::freeze<Paths...>>::match(Model::parameter_table[i].name)) frozen_[i] = true;
+      if (detail::path_list<Paths...>::match(Model::parameter_table[i].name)) frozen_[i] = true;
   }
   /// These parameters are updated again: with the state that they had, or anew (zero slots, updates counted from 1).
   template <fixed_string... Paths>
@@ -169,7 +169,7 @@ class optimizer {
     static_assert((detail::check_path<Model, Paths>() && ...));
     for (std::size_t i = 0; i < parameter_count; ++i) {
       auto const& p = Model::parameter_table[i];
-      if (!detail::spec_paths<mortise::freeze<Paths...>>::match(p.name) || !frozen_[i]) continue;
+      if (!detail::path_list<Paths...>::match(p.name) || !frozen_[i]) continue;
       frozen_[i] = false;
       if (!start_anew) continue;
       updates_[i] = 0;
@@ -245,19 +245,15 @@ class optimizer {
 
   static constexpr auto masks = detail::slot_masks<Rule>();
 
-  /// Writes a specification into all groups that are parts of the one it is written for.
-  template <fixed_string... P>
-  void apply(group<P...> const& g, std::uint32_t& next) {
-    for (std::size_t i = 0; i < group_count; ++i)
-      if (assignment.groups[i].written == next) detail::apply_group(g, groups_[i]);
-    ++next;
+  /// Writes a group's settings into all groups that are parts of the one they are written for.
+  template <class Spec>
+  void apply(Spec const& spec, std::uint32_t& next) {
+    if constexpr (detail::is_group<Spec>) {
+      for (std::size_t i = 0; i < group_count; ++i)
+        if (assignment.groups[i].written == next) detail::apply_group(spec, groups_[i]);
+      ++next;
+    }
   }
-  template <fixed_string... P>
-  void apply(mortise::freeze<P...> const&, std::uint32_t&) {}
-  template <fixed_string... P>
-  void apply(no_weight_decay<P...> const&, std::uint32_t&) {}
-  template <fixed_string... P>
-  void apply(layer_wise_lr_decay<P...> const&, std::uint32_t&) {}
 
   /// The same for what holds in all groups; comes after the groups' own settings.
   template <class Spec>
