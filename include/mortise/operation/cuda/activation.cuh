@@ -25,7 +25,10 @@ struct relu_backward_elements {
   T const* y;
   T const* dy;
   T* dx;
-  __device__ void operator()(std::uint64_t i) const { dx[i] = y[i] <= T{} ? T{} : dy[i]; }
+  __device__ void operator()(std::uint64_t i) const {
+    T const v = y[i], g = dy[i];  // both, whatever the first one is: lanes that skip a load leave sectors half used
+    dx[i] = v <= T{} ? T{} : g;
+  }
 };
 template <class Rule, class T>
 struct activation_elements {

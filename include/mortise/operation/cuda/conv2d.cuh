@@ -67,17 +67,23 @@ struct col2im_elements {
   }
 };
 
-/// y = activation(y + bias of its channel)
+/// y = activation(y + bias of its channel), for one position of a few samples.
 template <class T>
 struct channel_epilogue {
   T* y;
   T const* bias;
+  std::uint64_t batch;
   unsigned positions, channels;
   int relu;
-  __device__ void operator()(std::uint64_t e) const {
-    T v = y[e];
-    if (bias != nullptr) v += bias[e / positions % channels];
-    y[e] = relu != 0 && v <= T{} ? T{} : v;
+  __device__ void operator()(std::uint64_t i) const {
+    std::uint64_t const sample = std::uint64_t{positions} * channels, e = i % sample;
+    std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
+    T const b = bias == nullptr ? T{} : bias[e / positions];
+    for (std::uint64_t n = first; n < end; ++n) {
+      T v = y[n * sample + e];
+      if (bias != nullptr) v += b;
+      y[n * sample + e] = relu != 0 && v <= T{} ? T{} : v;
+    }
   }
 };
 
@@ -215,8 +221,8 @@ void run_conv2d_forward(cuda const& device, std::size_t batch, T const* x, T con
       }
     }
     if (bias != nullptr || relu)
-      for_each_index(device, batch * G::out_elements,
-                     channel_epilogue<T>{y, bias, static_cast<unsigned>(positions), static_cast<unsigned>(G::out_c), relu});
+      for_each_index(device, row_groups(batch) * G::out_elements,
+                     channel_epilogue<T>{y, bias, batch, static_cast<unsigned>(positions), static_cast<unsigned>(G::out_c), relu});
   }
 }
 

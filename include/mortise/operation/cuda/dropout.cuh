@@ -65,7 +65,10 @@ struct dropout_backward_elements {
   T* dx;
   std::uint8_t const* keep;
   T scale;
-  __device__ void operator()(std::uint64_t i) const { dx[i] = keep[i] != 0 ? dy[i] * scale : T{}; }
+  __device__ void operator()(std::uint64_t i) const {
+    T const g = dy[i];
+    dx[i] = keep[i] != 0 ? g * scale : T{};
+  }
 };
 
 inline bool aligned_to(void const* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }

@@ -60,30 +60,37 @@ void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, 
   device.run(&issue_product, p);
 }
 
-/// y = activation(y + column bias[i % n] + row bias[i / n])
+/// y = activation(y + column bias[column] + row bias[row]) for one column of a few rows.
 template <class T>
-struct epilogue_elements {
+struct epilogue_columns {
   T* y;
-  std::uint64_t n, ldc;
+  std::uint64_t rows, columns, ldc;
   T const* column_bias;
   T const* row_bias;
   int relu;
   __device__ void operator()(std::uint64_t i) const {
-    std::uint64_t const row = i / n, column = i % n;
-    T v = y[row * ldc + column];
-    if (column_bias != nullptr) v += column_bias[column];
-    if (row_bias != nullptr) v += row_bias[row];
-    y[row * ldc + column] = relu != 0 && v <= T{} ? T{} : v;
+    std::uint64_t const column = i % columns, first = i / columns * rows_of_thread, end = first + rows_of_thread < rows ? first + rows_of_thread : rows;
+    T const bias = column_bias == nullptr ? T{} : column_bias[column];
+    for (std::uint64_t row = first; row < end; ++row) {
+      T v = y[row * ldc + column];
+      if (column_bias != nullptr) v += bias;
+      if (row_bias != nullptr) v += row_bias[row];
+      y[row * ldc + column] = relu != 0 && v <= T{} ? T{} : v;
+    }
   }
 };
+template <class T>
+void run_epilogue(cuda const& device, std::size_t rows, std::size_t columns, T* y, std::size_t ldc, T const* column_bias, T const* row_bias, activation act) {
+  if (column_bias != nullptr || row_bias != nullptr || act == activation::relu)
+    for_each_index(device, row_groups(rows) * columns, epilogue_columns<T>{y, rows, columns, ldc, column_bias, row_bias, act == activation::relu});
+}
 
 }  // namespace detail
 
 template <class T, class M, class N, class K>
 inline void linear_forward(cuda const& device, M m, N n, K k, T const* x, T const* w, T const* bias, T* y, activation act = activation::identity) {
   detail::multiply_on_device<T>(device, false, true, m, n, k, x, k, w, k, y, n);
-  if (bias != nullptr || act == activation::relu)
-    detail::for_each_index(device, m * n, detail::epilogue_elements<T>{y, n, n, bias, nullptr, act == activation::relu});
+  detail::run_epilogue<T>(device, m, n, y, n, bias, nullptr, act);
 }
 template <class T, class M, class N, class K>
 inline void linear_backward_input(cuda const& device, M m, N n, K k, T const* dy, T const* w, T* dx) {
@@ -99,9 +106,7 @@ template <bool TransA, bool TransB, class T>
 inline void gemm(cuda const& device, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, T const* b, std::size_t ldb, T* c,
                  std::size_t ldc, int beta = 0, gemm_epilogue<T> const& epilogue = {}) {
   detail::multiply_on_device<T>(device, TransA, TransB, m, n, k, a, lda, b, ldb, c, ldc, beta);
-  if (epilogue.column_bias != nullptr || epilogue.row_bias != nullptr || epilogue.act == activation::relu)
-    detail::for_each_index(device, m * n,
-                           detail::epilogue_elements<T>{c, n, ldc, epilogue.column_bias, epilogue.row_bias, epilogue.act == activation::relu});
+  detail::run_epilogue<T>(device, m, n, c, ldc, epilogue.column_bias, epilogue.row_bias, epilogue.act);
 }
 template <bool TransA, bool TransB, class T>
 inline void gemm_batched(cuda const& device, std::size_t batch, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda,

@@ -16,6 +16,11 @@ __global__ void __launch_bounds__(block_threads) index_kernel(F f, std::uint64_t
   if (i < n) f(i);
 }
 
+/// Rows (or samples) that one thread of an elementwise operation takes, where what it needs of a column (or channel) is the same for all of
+/// them and is read once.
+inline constexpr std::uint64_t rows_of_thread = 8;
+inline constexpr std::uint64_t row_groups(std::uint64_t rows) { return (rows + rows_of_thread - 1) / rows_of_thread; }
+
 /// Runs f(i) for i < n, one thread each. Neighbouring threads have neighbouring indices.
 template <class F>
 void for_each_index(cuda const& device, std::size_t n, F const& f) {
@@ -38,6 +43,14 @@ __device__ V warp_max(V v) {
     v = other > v || other != other ? other : v;  // NaN wins
   }
   return v;
+}
+
+/// A value that all threads of a warp read from one place: one of them does.
+template <class T>
+__device__ T warp_read(T const* from, bool active) {
+  T v{};
+  if (threadIdx.x % 32 == 0 && active) v = *from;
+  return __shfl_sync(0xffffffffu, v, 0);
 }
 
 /// Threads that share a row: a warp (eight rows a block), or a block.
@@ -97,10 +110,22 @@ inline constexpr std::size_t shared_bytes = 48u << 10;
 inline constexpr std::size_t warp_width = 1024;
 
 /// Runs f for each row of `width`. `row_bytes`: shared memory that holds a row's values between its passes; f.cached says whether it does.
+/// `block_bytes`: shared memory of the whole block, for a function object that wants some: f.block_memory is its distance from a team's memory
+/// of index 0, or 0 where there is none.
 template <class F>
-void for_each_row(cuda const& device, std::size_t rows, std::size_t width, std::size_t row_bytes, F f) {
+void for_each_row(cuda const& device, std::size_t rows, std::size_t width, std::size_t row_bytes, F f, std::size_t block_bytes = 0) {
   if (rows == 0) return;
   row_bytes = (row_bytes + 15) / 16 * 16;
+  if constexpr (requires { f.block_memory; }) {
+    if (width <= warp_width && row_bytes * row_team<32>::rows_per_block + block_bytes <= shared_bytes) {
+      f.cached = true;
+      f.row_bytes = static_cast<unsigned>(row_bytes);
+      f.block_memory = f.row_bytes * row_team<32>::rows_per_block;
+      device.launch(&row_kernel<32, F>, dim3{static_cast<unsigned>((rows + 7) / 8)}, dim3{block_threads}, row_bytes * 8 + block_bytes, f, rows,
+                    static_cast<unsigned>(row_bytes));
+      return;
+    }
+  }
   if (width <= warp_width && row_bytes * row_team<32>::rows_per_block <= shared_bytes) {
     f.cached = true;
     device.launch(&row_kernel<32, F>, dim3{static_cast<unsigned>((rows + 7) / 8)}, dim3{block_threads}, row_bytes * 8, f, rows,

@@ -28,6 +28,18 @@ struct device_moments {
   }
 };
 
+/// Moments in three arrays, so that neighbours read and write neighbouring numbers.
+struct moments_list {
+  double* numbers;  // 3 size
+  std::uint64_t size;
+  __device__ device_moments get(std::uint64_t i) const { return {numbers[i], numbers[size + i], numbers[2 * size + i]}; }
+  __device__ void put(std::uint64_t i, device_moments const& m) const {
+    numbers[i] = m.count;
+    numbers[size + i] = m.mean;
+    numbers[2 * size + i] = m.squares;
+  }
+};
+
 /// Where the values of a channel lie: value k of channel c, for k below batch * positions.
 struct channel_layout {
   std::uint64_t batch, channels, positions;
@@ -47,7 +59,7 @@ struct channel_block_shape {
 };
 
 template <int Columns, class T>
-__global__ void __launch_bounds__(block_threads) channel_moments_kernel(channel_layout g, T const* x, device_moments* parts) {
+__global__ void __launch_bounds__(block_threads) channel_moments_kernel(channel_layout g, T const* x, moments_list parts) {
   using block = channel_block_shape<Columns>;
   __shared__ device_moments shared[block_threads];
   std::uint64_t const c = std::uint64_t{blockIdx.x} * Columns + block::column();
@@ -69,12 +81,12 @@ __global__ void __launch_bounds__(block_threads) channel_moments_kernel(channel_
     __syncthreads();
     if (static_cast<int>(block::row()) < half) shared[threadIdx.x].join(shared[threadIdx.x + half * Columns]);
   }
-  if (block::row() == 0 && c < g.channels) parts[blockIdx.y * g.channels + c] = shared[threadIdx.x];
+  if (block::row() == 0 && c < g.channels) parts.put(blockIdx.y * g.channels + c, shared[threadIdx.x]);
 }
 
 template <class T>
 struct batch_norm_statistics {
-  device_moments const* parts;
+  moments_list parts;
   std::uint64_t slices, channels;
   T const* weight;
   T const* bias;
@@ -87,8 +99,8 @@ struct batch_norm_statistics {
   T* center;
   T* scale;
   __device__ void operator()(std::uint64_t c) const {
-    device_moments m = parts[c];
-    for (std::uint64_t s = 1; s < slices; ++s) m.join(parts[s * channels + c]);
+    device_moments m = parts.get(c);
+    for (std::uint64_t s = 1; s < slices; ++s) m.join(parts.get(s * channels + c));
     double const r = 1 / ::sqrt(m.squares / m.count + eps);
     double const unbiased = m.squares / (m.count > 1 ? m.count - 1 : 1);
     running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * m.mean);
@@ -101,18 +113,20 @@ struct batch_norm_statistics {
   }
 };
 
-/// y = (x - center) scale + bias, by channel.
+/// y = (x - center) scale + bias, by channel: one position of a few samples.
 template <class T>
 struct channel_affine {
-  std::uint64_t channels, positions;
+  std::uint64_t batch, channels, positions;
   T const* x;
   T const* center;
   T const* scale;
   T const* bias;
   T* y;
   __device__ void operator()(std::uint64_t i) const {
-    std::uint64_t const c = i / positions % channels;
-    y[i] = fma(x[i] - center[c], scale[c], bias[c]);
+    std::uint64_t const sample = channels * positions, at = i % sample, c = at / positions;
+    std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
+    T const middle = center[c], factor = scale[c], shift = bias[c];
+    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) y[e] = fma(x[e] - middle, factor, shift);
   }
 };
 
@@ -128,7 +142,7 @@ struct running_scale {
   }
 };
 
-struct gradient_parts {
+struct __align__(16) gradient_parts {
   double plain, weighted;  // sum dy, sum dy (x - mean)
 };
 template <int Columns, class T>
@@ -190,7 +204,7 @@ struct batch_norm_gradients {
 
 template <class T>
 struct channel_gradient {
-  std::uint64_t channels, positions;
+  std::uint64_t batch, channels, positions;
   T const* x;  // or null: dx = scale dy
   T const* dy;
   T const* mean;
@@ -199,8 +213,15 @@ struct channel_gradient {
   T const* shift;
   T* dx;
   __device__ void operator()(std::uint64_t i) const {
-    std::uint64_t const c = i / positions % channels;
-    dx[i] = x == nullptr ? scale[c] * dy[i] : fma(scale[c], dy[i], fma(slope[c], x[i] - mean[c], shift[c]));
+    std::uint64_t const sample = channels * positions, at = i % sample, c = at / positions;
+    std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
+    T const factor = scale[c];
+    if (x == nullptr) {
+      for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) dx[e] = factor * dy[e];
+      return;
+    }
+    T const middle = mean[c], tilt = slope[c], raise = shift[c];
+    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) dx[e] = fma(factor, dy[e], fma(tilt, x[e] - middle, raise));
   }
 };
 
@@ -229,7 +250,7 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
   using parts_memory = detail::scratch_parts;
   std::size_t const slices = (batch * positions + detail::channel_slice - 1) / detail::channel_slice;
   parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(T))};
-  auto* const parts = memory.take<detail::device_moments>(slices * channels);
+  detail::moments_list const parts{memory.take<double>(3 * slices * channels), slices * channels};
   T* const center = memory.take<T>(channels);
   T* const scale = memory.take<T>(channels);
   detail::channel_layout const layout{batch, channels, positions};
@@ -242,7 +263,8 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
   detail::for_each_index(device, channels,
                          detail::batch_norm_statistics<T>{parts, slices, channels, weight, bias, eps, momentum, running_mean, running_var, batches_tracked,
                                                           mean, rstd, center, scale});
-  detail::for_each_index(device, batch * channels * positions, detail::channel_affine<T>{channels, positions, x, center, scale, bias, y});
+  detail::for_each_index(device, detail::row_groups(batch) * channels * positions,
+                         detail::channel_affine<T>{batch, channels, positions, x, center, scale, bias, y});
 }
 
 template <class T>
@@ -250,7 +272,8 @@ void batch_norm_forward_evaluation(cuda const& device, std::size_t batch, std::s
                                    T const* bias, double eps, T const* running_mean, T const* running_var, T* y) {
   T* const scale = detail::scratch_parts{device, channels * sizeof(T)}.take<T>(channels);
   detail::for_each_index(device, channels, detail::running_scale<T>{running_var, weight, eps, scale});
-  detail::for_each_index(device, batch * channels * positions, detail::channel_affine<T>{channels, positions, x, running_mean, scale, bias, y});
+  detail::for_each_index(device, detail::row_groups(batch) * channels * positions,
+                         detail::channel_affine<T>{batch, channels, positions, x, running_mean, scale, bias, y});
 }
 
 namespace detail {
@@ -275,8 +298,8 @@ void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t 
                  batch_norm_gradients<T>{parts, sums ? slices : 0, channels, static_cast<double>(batch * positions), weight, rstd, variance, eps, dweight,
                                          dbias, scale, slope, shift});
   if (dx != nullptr)
-    for_each_index(device, batch * channels * positions,
-                   channel_gradient<T>{channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
+    for_each_index(device, row_groups(batch) * channels * positions,
+                   channel_gradient<T>{batch, channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
 }
 
 }  // namespace detail
@@ -307,11 +330,25 @@ struct layer_norm_row {
   T* rstd;  // or null
   std::uint64_t width;
   bool cached = false;
+  unsigned row_bytes = 0;
+  unsigned block_memory = 0;  // where the block's copy of weight and bias lies behind the rows' memory; 0: nowhere
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
     __shared__ T shared[8];
     __shared__ double shared_double[8];
+    T const* w = weight;
+    T const* b = bias;
+    if (block_memory != 0 && weight != nullptr && bias != nullptr) {
+      T* const copy = reinterpret_cast<T*>(memory - Team::index() * row_bytes + block_memory);
+      for (std::uint64_t i = threadIdx.x; i < width; i += block_threads) {
+        copy[i] = weight[i];
+        copy[width + i] = bias[i];
+      }
+      __syncthreads();
+      w = copy;
+      b = copy + width;
+    }
     T* const kept = reinterpret_cast<T*>(memory);
     T const* const from = x + row * width;
     std::uint64_t const n = active ? width : 0;
@@ -341,8 +378,8 @@ struct layer_norm_row {
     }
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
       T v = ((cached ? kept[i] : from[i]) - m) * s;
-      if (weight != nullptr && bias != nullptr) v = fma(v, weight[i], bias[i]);
-      else if (weight != nullptr) v *= weight[i];
+      if (weight != nullptr && bias != nullptr) v = fma(v, w[i], b[i]);
+      else if (weight != nullptr) v *= w[i];
       y[row * width + i] = v;
     }
   }
@@ -356,22 +393,24 @@ __global__ void __launch_bounds__(block_threads)
   using team = row_team<Size>;
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ T shared[8];
-  // Team i: sums of dy u, sums of dy; then the row's g and u.
+  // Team i: sums of dy u, sums of dy; then the row's g and u. Behind all teams: the weight.
   T* const own = reinterpret_cast<T*>(memory) + team::index() * 4 * width;
   T* const kept_g = own + 2 * width;
   T* const kept_u = own + 3 * width;
   if (wants_parts)
     for (std::uint64_t i = team::rank(); i < 2 * width; i += Size) own[i] = T{};
+  T* const w = reinterpret_cast<T*>(memory) + team::rows_per_block * 4 * width;
+  for (std::uint64_t i = threadIdx.x; i < width; i += block_threads) w[i] = weight == nullptr ? T(1) : weight[i];
   __syncthreads();
   std::uint64_t const first = (std::uint64_t{blockIdx.x} * team::rows_per_block + team::index()) * rows_of_team;
   T const count = static_cast<T>(width);
   for (unsigned k = 0; k < rows_of_team; ++k) {
     std::uint64_t const row = first + k, n = row < rows ? width : 0, at = row * width;
-    T const m = row < rows ? mean[row] : T{}, s = row < rows ? rstd[row] : T{};
+    T const m = warp_read(mean + row, row < rows), s = warp_read(rstd + row, row < rows);
     T plain{}, weighted{};
     for (std::uint64_t i = team::rank(); i < n; i += Size) {
       T const u = (x[at + i] - m) * s, d = dy[at + i];
-      T const g = weight == nullptr ? d : d * weight[i];
+      T const g = d * w[i];
       plain += g;
       weighted = fma(g, u, weighted);
       if (wants_parts) {
@@ -465,7 +504,7 @@ struct join_layer_norm_parts {
 template <class T>
 void layer_norm_forward(cuda const& device, std::size_t rows, std::size_t width, T const* x, T const* weight, T const* bias, double eps, T* y, T* mean,
                         T* rstd) {
-  detail::for_each_row(device, rows, width, width * sizeof(T), detail::layer_norm_row<T>{x, weight, bias, eps, y, mean, rstd, width});
+  detail::for_each_row(device, rows, width, width * sizeof(T), detail::layer_norm_row<T>{x, weight, bias, eps, y, mean, rstd, width}, 2 * width * sizeof(T));
 }
 
 template <class T>
@@ -474,8 +513,9 @@ void layer_norm_backward(cuda const& device, std::size_t rows, std::size_t width
   if (rows == 0) return;
   bool const wants_parts = dweight != nullptr || dbias != nullptr;
   std::size_t const team_bytes = 4 * width * sizeof(T);
-  bool const narrow = team_bytes * 8 + 256 <= detail::shared_bytes;
-  if (!narrow && team_bytes + 256 > detail::shared_bytes) {
+  std::size_t const weight_bytes = width * sizeof(T);
+  bool const narrow = team_bytes * 8 + weight_bytes + 256 <= detail::shared_bytes;
+  if (!narrow && team_bytes + weight_bytes + 256 > detail::shared_bytes) {
     // Columns first: dx may take dy's memory.
     if (wants_parts)
       detail::for_each_index(device, width, detail::layer_norm_wide_columns<T>{dy, x, mean, rstd, dweight, dbias, rows, width});
@@ -488,7 +528,7 @@ void layer_norm_backward(cuda const& device, std::size_t rows, std::size_t width
   std::size_t const blocks = (rows + teams * rows_of_team - 1) / (teams * rows_of_team);
   T* const parts = wants_parts ? static_cast<T*>(device.context().scratch(blocks * 2 * width * sizeof(T))) : nullptr;
   auto* const kernel = narrow ? &detail::layer_norm_backward_rows<32, T> : &detail::layer_norm_backward_rows<static_cast<int>(detail::block_threads), T>;
-  device.launch(kernel, dim3{static_cast<unsigned>(blocks)}, dim3{detail::block_threads}, team_bytes * teams, rows, width,
+  device.launch(kernel, dim3{static_cast<unsigned>(blocks)}, dim3{detail::block_threads}, team_bytes * teams + weight_bytes, rows, width,
                 static_cast<unsigned>(rows_of_team), dy, x, weight, mean, rstd, parts, wants_parts, dx);
   if (wants_parts) detail::for_each_index(device, 2 * width, detail::join_layer_norm_parts<T>{parts, blocks, width, dweight, dbias});
 }
