@@ -13,6 +13,7 @@
 #include <mortise/operation/cuda/embedding.cuh>
 #include <mortise/operation/cuda/gemm.cuh>
 #include <mortise/operation/cuda/map.cuh>
+#include <mortise/operation/cuda/mixed_precision.cuh>
 #include <mortise/operation/cuda/normalization.cuh>
 #include <mortise/operation/cuda/pool2d.cuh>
 #include <mortise/operation/cuda/reduce.cuh>

@@ -13,6 +13,7 @@
 #include <mortise/detail/words.hpp>
 #include <mortise/device/device.hpp>
 #include <mortise/model/deferred.hpp>
+#include <mortise/model/mixed_precision.hpp>
 #include <mortise/model/initializers.hpp>
 #include <mortise/model/step_memory.hpp>
 #include <mortise/module/plan.hpp>
@@ -136,6 +137,9 @@ inline constexpr bool is_extents<extents<Axes...>> = true;
 /// layout. Memory for activations is planned at compile time and allocated by the first forward of a new largest batch; steps after that
 /// allocate nothing. The input view must stay valid until `backward` returned. A model is a value: copies are deep.
 ///
+/// With f16 or bf16 as T, layers compute in T (sums in float) on copies of parameters that are kept in float, and so are gradients, losses,
+/// inputs and outputs: what an optimizer and a checkpoint see is a float network. CUDA only; see model/mixed_precision.hpp.
+///
 /// `InputGradient` makes backward compute the input's gradient as well (see `input_gradient`).
 template <class Network, class Input, class D = host, class T = float, bool InputGradient = false>
 class model {
@@ -148,7 +152,8 @@ class model {
   using network = Network;
   using input_extents = Input;
   using device_type = D;
-  using element = T;
+  using element = arithmetic_type<T>;  ///< of parameters, gradients, inputs and outputs
+  using compute_element = T;           ///< of what layers read and write
   using plan_type = plan<Network, Input, sizeof(T), InputGradient>;
   using output_extents = extents_for<plan_type::output>;
 
@@ -160,6 +165,11 @@ class model {
   static constexpr std::size_t trainable_count = plan_type::tables.trainable_count;
 
  private:
+  static constexpr bool mixed = !std::is_same_v<element, T>;
+  static_assert(!mixed || !std::is_same_v<typename D::space, host_space>,
+                "mortise::model: f16 and bf16 networks run on CUDA devices; on the host use float: mt::model<Network, Input, mt::host, float>");
+  static_assert(!mixed || !InputGradient, "mortise::model: an f16 or bf16 network has no input gradient; use float");
+
   static constexpr auto const& tables = plan_type::tables;
   static constexpr std::size_t node_count = plan_type::node_count;
 
@@ -177,12 +187,13 @@ class model {
   };
 
  public:
-  /// T, or what the first module asks for (std::int64_t for an embedding).
-  using input_element = typename detail::input_element<typename first_module<0>::type, T>::type;
+  /// `element`, or what the first module asks for (std::int64_t for an embedding).
+  using input_element = typename detail::input_element<typename first_module<0>::type, element>::type;
 
   explicit model(D const& device = {}, seed const& s = {})
       : device_{device}, seed_{s.value}, parameters_{device, parameter_count}, gradients_{device, trainable_count},
         buffers_{device, tables.buffer_count}, counters_{device, tables.counter_count}, loss_value_{device, 1} {
+    if constexpr (mixed) mixed_ = mixed_precision<D, T>{device, parameter_count, trainable_count};
     initialize();
   }
 
@@ -190,80 +201,81 @@ class model {
 
   /// x: (batch, Input...) or flat. The result, (batch, output...), lies in the model's memory until the next forward.
   /// Throws shape_error when x is no batch of this network's input; std::bad_alloc when a larger batch finds no memory.
-  view<T const> forward(view<input_element const> x) { return forward_part(x, 0); }
+  view<element const> forward(view<input_element const> x) { return forward_part(x, 0); }
 
   /// The same for samples that stand at `first_sample` of a larger batch: their random numbers are those they would have in the whole.
-  view<T const> forward_part(view<input_element const> x, std::size_t first_sample) {
+  view<element const> forward_part(view<input_element const> x, std::size_t first_sample) {
     std::size_t const batch = detail::batch_of(x.extents(), x.size(), Input::value);
     reserve(batch);
-    run_ = {step_memory_.input(device_, x.data(), x.size()), batch, training_steps_, first_sample, training_};
+    run_ = {layer_input(step_memory_.input(device_, x.data(), x.size()), x.size()), batch, training_steps_, first_sample, training_};
+    if constexpr (mixed) transfer_elements<element, T>(device_, device_, parameter_count, parameters_.data(), mixed_.parameters.data());
     if (training_) {
       forward_nodes<true>(std::make_index_sequence<node_count>{});
       ++training_steps_;
     } else {
       forward_nodes<false>(std::make_index_sequence<node_count>{});
     }
+    if constexpr (mixed) transfer_elements<T, element>(device_, device_, batch * plan_type::output.elements(), layer_output(), mixed_.output.data());
     return output();
   }
 
   /// The result of the last forward.
-  view<T const> output() const {
+  view<element const> output() const {
     if (run_.batch == 0) return {};
-    return {run_.training ? value<true>(tables.output_tensor) : value<false>(tables.output_tensor), plan_type::output.with_batch(run_.batch)};
+    if constexpr (mixed) return {mixed_.output.data(), plan_type::output.with_batch(run_.batch)};
+    else return {layer_output(), plan_type::output.with_batch(run_.batch)};
   }
 
   /// Loss of the last forward against `target`, and all gradients. The value is read from the device only when it is converted.
   /// Throws usage_error when the last forward was not in training mode, shape_error when the targets do not fit the batch.
   template <class Loss>
-  deferred<T, D> backward(Loss const& loss, view<typename Loss::template target_type<T> const> target) {
-    return backward_scaled(loss, target, T{1});
+  deferred<element, D> backward(Loss const& loss, view<typename Loss::template target_type<element> const> target) {
+    return backward_scaled(loss, target, element{1});
   }
 
   /// As `backward`; the loss and the gradients are multiplied by `scale` (parts of a batch, loss scaling).
   template <class Loss>
-  deferred<T, D> backward_scaled(Loss const& loss, view<typename Loss::template target_type<T> const> target, T scale) {
+  deferred<element, D> backward_scaled(Loss const& loss, view<typename Loss::template target_type<element> const> target, element scale) {
     detail::check_loss<Loss, output_extents>();
     if (!run_.training || run_.batch == 0) throw_no_forward();
     check_target<Loss>(target);
-    T* seed_gradient = nullptr;
-    if constexpr (tables.tensors[tables.output_tensor].requires_gradient)
-      seed_gradient = locate(tables.tensors[tables.output_tensor].gradient, run_.batch);
+    element* const seed_gradient = output_gradient_memory();
     reserve_loss(Loss::workspace(plan_type::output) * run_.batch);
-    compute_loss(output_extents{}, loss, device_, run_.batch, value<true>(tables.output_tensor),
+    compute_loss(output_extents{}, loss, device_, run_.batch, output().data(),
                  step_memory_.target(device_, target.data(), target.size()), seed_gradient, loss_value_.data(), loss_workspace_.data());
-    if (scale != T{1} && seed_gradient != nullptr) {
+    if (scale != element{1} && seed_gradient != nullptr) {
       elementwise_scale(device_, run_.batch * plan_type::output.elements(), scale, seed_gradient);
       elementwise_scale(device_, 1, scale, loss_value_.data());
     }
-    backward_nodes(std::make_index_sequence<node_count>{});
+    backward_layers();
     return {device_, loss_value_.data()};
   }
 
   /// Gradients for a given gradient of the output, (batch, output...): for losses of one's own.
-  void backward(view<T const> output_gradient) {
+  void backward(view<element const> output_gradient) {
     if (!run_.training || run_.batch == 0) throw_no_forward();
     if (output_gradient.size() != run_.batch * plan_type::output.elements())
       throw shape_error("mortise::model::backward: the gradient has shape " + to_string(output_gradient.extents()) + ", the output " +
                         to_string(plan_type::output.with_batch(run_.batch)));
-    if constexpr (tables.tensors[tables.output_tensor].requires_gradient)
-      device_.copy(locate(tables.tensors[tables.output_tensor].gradient, run_.batch), output_gradient.data(), output_gradient.size() * sizeof(T));
-    backward_nodes(std::make_index_sequence<node_count>{});
+    if (element* const seed_gradient = output_gradient_memory(); seed_gradient != nullptr)
+      device_.copy(seed_gradient, output_gradient.data(), output_gradient.size() * sizeof(element));
+    backward_layers();
   }
 
   /// The loss of the last forward, in training or evaluation mode, without gradients.
   template <class Loss>
-  deferred<T, D> evaluate(Loss const& loss, view<typename Loss::template target_type<T> const> target) {
+  deferred<element, D> evaluate(Loss const& loss, view<typename Loss::template target_type<element> const> target) {
     detail::check_loss<Loss, output_extents>();
     if (run_.batch == 0) throw_no_forward();
     check_target<Loss>(target);
     reserve_loss(Loss::workspace(plan_type::output) * run_.batch);
     compute_loss(output_extents{}, loss, device_, run_.batch, output().data(), step_memory_.target(device_, target.data(), target.size()),
-                 static_cast<T*>(nullptr), loss_value_.data(), loss_workspace_.data());
+                 static_cast<element*>(nullptr), loss_value_.data(), loss_workspace_.data());
     return {device_, loss_value_.data()};
   }
 
   /// The gradient of the last backward with respect to its input; only for `InputGradient` models.
-  view<T const> input_gradient() const
+  view<element const> input_gradient() const
     requires InputGradient
   {
     return {locate(tables.tensors[0].gradient, run_.batch), Input::value.with_batch(run_.batch)};
@@ -294,35 +306,35 @@ class model {
   // ---- parameters -----------------------------------------------------------------------------------------------------------------------
 
   /// All parameters, flat, the trainable ones first.
-  view<T> parameters() { return {parameters_.data(), shape{parameter_count}}; }
-  view<T const> parameters() const { return {parameters_.data(), shape{parameter_count}}; }
+  view<element> parameters() { return {parameters_.data(), shape{parameter_count}}; }
+  view<element const> parameters() const { return {parameters_.data(), shape{parameter_count}}; }
   /// The gradients of the trainable parameters, same layout.
-  view<T> gradients() { return {gradients_.data(), shape{trainable_count}}; }
-  view<T const> gradients() const { return {gradients_.data(), shape{trainable_count}}; }
+  view<element> gradients() { return {gradients_.data(), shape{trainable_count}}; }
+  view<element const> gradients() const { return {gradients_.data(), shape{trainable_count}}; }
   /// All floating-point buffers (running statistics), flat.
-  view<T> buffers() { return {buffers_.data(), shape{tables.buffer_count}}; }
-  view<T const> buffers() const { return {buffers_.data(), shape{tables.buffer_count}}; }
+  view<element> buffers() { return {buffers_.data(), shape{tables.buffer_count}}; }
+  view<element const> buffers() const { return {buffers_.data(), shape{tables.buffer_count}}; }
   /// All integer buffers (num_batches_tracked), flat.
   view<std::int64_t> counters() { return {counters_.data(), shape{tables.counter_count}}; }
   view<std::int64_t const> counters() const { return {counters_.data(), shape{tables.counter_count}}; }
 
   /// A parameter by PyTorch's name, in its shape. Throws usage_error, with similar names, when there is none.
-  view<T> parameter(std::string_view name) {
+  view<element> parameter(std::string_view name) {
     auto const& s = find_state(name, state_entry::kind::parameter);
     return {parameters_.data() + s.offset, s.extents};
   }
-  view<T const> parameter(std::string_view name) const {
+  view<element const> parameter(std::string_view name) const {
     auto const& s = find_state(name, state_entry::kind::parameter);
     return {parameters_.data() + s.offset, s.extents};
   }
   /// The gradient of a trainable parameter.
-  view<T> gradient(std::string_view name) {
+  view<element> gradient(std::string_view name) {
     auto const& s = find_state(name, state_entry::kind::parameter);
     if (!s.trainable) throw usage_error("mortise::model::gradient: \"" + std::string{name} + "\" is frozen and has no gradient");
     return {gradients_.data() + s.offset, s.extents};
   }
   /// A floating-point buffer by name, such as "bn1.running_mean".
-  view<T> buffer_named(std::string_view name) {
+  view<element> buffer_named(std::string_view name) {
     auto const& s = find_state(name, state_entry::kind::buffer);
     return {buffers_.data() + s.offset, s.extents};
   }
@@ -353,9 +365,9 @@ class model {
       } else {
         std::vector<double> values(s.size);
         how.fill(s.extents, random_stream{seed_, stream_id(s.name), 0}, values.data());
-        std::vector<T> converted(s.size);
-        for (std::size_t i = 0; i < s.size; ++i) converted[i] = static_cast<T>(values[i]);
-        device_.copy(parameters_.data() + s.offset, converted.data(), s.size * sizeof(T));
+        std::vector<element> converted(s.size);
+        for (std::size_t i = 0; i < s.size; ++i) converted[i] = static_cast<element>(values[i]);
+        device_.copy(parameters_.data() + s.offset, converted.data(), s.size * sizeof(element));
         device_.synchronize();
       }
     }
@@ -372,7 +384,7 @@ class model {
   }
   /// The same network computing in another element type: a new model.
   template <class Other>
-    requires std::is_floating_point_v<Other>
+    requires std::is_floating_point_v<arithmetic_type<Other>>
   model<Network, Input, D, Other, InputGradient> to() const {
     model<Network, Input, D, Other, InputGradient> result{device_, seed{seed_}};
     result.take_state_from(*this);
@@ -384,9 +396,9 @@ class model {
   /// The step whose random numbers the next forward in training mode takes: parts of one step take the same.
   void set_training_steps(std::size_t steps) { training_steps_ = steps; }
   /// From now on backward writes into `other`, which has trainable_count elements, and `other` is what it wrote into before.
-  void swap_gradients(buffer<T, D>& other) noexcept { gradients_.swap(other); }
+  void swap_gradients(buffer<element, D>& other) noexcept { gradients_.swap(other); }
   /// Exchanges the running statistics: a part of a batch whose statistics nobody keeps runs on a copy.
-  void swap_buffers(buffer<T, D>& buffers, buffer<std::int64_t, D>& counters) noexcept {
+  void swap_buffers(buffer<element, D>& buffers, buffer<std::int64_t, D>& counters) noexcept {
     buffers_.swap(buffers);
     counters_.swap(counters);
   }
@@ -396,6 +408,32 @@ class model {
     training_steps_ = other.training_steps_;
     training_ = other.training_;
     modules_ = other.modules_;
+  }
+
+  // ---- loss scaling (f16 and bf16) --------------------------------------------------------------------------------------------------------
+
+  /// The loss scaler's settings and state. Waits for the device.
+  grad_scaler scaler() const
+    requires mixed
+  {
+    return mixed_.scaler();
+  }
+  void set_scaler(grad_scaler const& scaler)
+    requires mixed
+  {
+    mixed_.set(scaler);
+  }
+  /// The scaler for checkpoints: PyTorch's "scaler_state_dict".
+  template <class Visitor>
+    requires mixed
+  void describe_scaler(Visitor&& visit) {
+    mixed_.describe(visit);
+  }
+  /// On the device: not 0 when the last gradients hold an infinity or NaN, so that an optimizer must leave everything as it is.
+  std::int32_t const* overflow() const
+    requires mixed
+  {
+    return &mixed_.state.data()->overflow;
   }
 
   /// What the device keeps between steps: for train_step.
@@ -418,8 +456,10 @@ class model {
   template <class, class, class, class, bool>
   friend class model;
 
+  using layer_input_element = std::conditional_t<std::is_same_v<input_element, element>, T, input_element>;
+
   struct run_state {
-    input_element const* input = nullptr;
+    layer_input_element const* input = nullptr;
     std::size_t batch = 0;
     std::uint64_t step = 0;
     std::size_t first_sample = 0;
@@ -433,16 +473,25 @@ class model {
     std::size_t const elements = need.per_sample * batch + need.fixed;
     if (elements > arena_.size()) [[unlikely]]
       grow(arena_, elements);
+    if constexpr (mixed) {
+      if (batch * Input::elements > mixed_.input.size()) [[unlikely]]
+        grow(mixed_.input, batch * Input::elements);
+      if (batch * plan_type::output.elements() > mixed_.output.size()) [[unlikely]] {
+        grow(mixed_.output, batch * plan_type::output.elements());
+        grow(mixed_.output_gradient, batch * plan_type::output.elements());
+      }
+    }
   }
   void reserve_loss(std::size_t elements) {
     if (elements > loss_workspace_.size()) [[unlikely]]
       grow(loss_workspace_, elements);
   }
-  MORTISE_COLD void grow(buffer<T, D>& what, std::size_t elements) {
+  template <class E>
+  MORTISE_COLD void grow(buffer<E, D>& what, std::size_t elements) {
     device_.synchronize();
-    what = buffer<T, D>{};  // contents are scratch: never hold two arenas at once
-    run_.batch = what.data() == nullptr && &what == &arena_ ? 0 : run_.batch;
-    what = buffer<T, D>{device_, elements};
+    what = buffer<E, D>{};  // contents are scratch: never hold two arenas at once
+    if (static_cast<void const*>(&what) != &loss_workspace_) run_.batch = 0;
+    what = buffer<E, D>{device_, elements};
   }
 
   MORTISE_INLINE T* locate(detail::place const& p, std::size_t batch) const {
@@ -456,10 +505,50 @@ class model {
     auto const& t = tables.tensors[tensor];
     detail::place const& p = Training ? t.training : t.evaluation;
     if (p.where == detail::place::kind::external) {
-      if constexpr (std::is_same_v<input_element, T>) return const_cast<T*>(run_.input);  // only ever read
+      if constexpr (std::is_same_v<layer_input_element, T>) return const_cast<T*>(run_.input);  // only ever read
       else return nullptr;
     }
     return locate(p, run_.batch);
+  }
+
+  // ---- between float and T, where layers compute in another type -------------------------------------------------------------------------
+
+  /// What the first layer reads.
+  layer_input_element const* layer_input(input_element const* x, [[maybe_unused]] std::size_t n) const {
+    if constexpr (std::is_same_v<input_element, layer_input_element>) {
+      return x;
+    } else {
+      transfer_elements<input_element, T>(device_, device_, n, x, mixed_.input.data());
+      return mixed_.input.data();
+    }
+  }
+  MORTISE_INLINE T* layer_output() const { return run_.training ? value<true>(tables.output_tensor) : value<false>(tables.output_tensor); }
+  /// Where a loss writes its gradient; null: nothing learns.
+  element* output_gradient_memory() const {
+    if constexpr (!tables.tensors[tables.output_tensor].requires_gradient) return nullptr;
+    else if constexpr (mixed) return mixed_.output_gradient.data();
+    else return locate(tables.tensors[tables.output_tensor].gradient, run_.batch);
+  }
+  MORTISE_INLINE T const* layer_parameters() const {
+    if constexpr (mixed) return mixed_.parameters.data();
+    else return parameters_.data();
+  }
+  MORTISE_INLINE T* layer_gradients() const {
+    if constexpr (mixed) return mixed_.gradients.data();
+    else return gradients_.data();
+  }
+  /// All gradients from that of the output.
+  void backward_layers() {
+    if constexpr (mixed && tables.tensors[tables.output_tensor].requires_gradient) {
+      mixed_.take_described();
+      scale_output_gradient(device_, run_.batch * plan_type::output.elements(), mixed_.output_gradient.data(), mixed_.state.data(),
+                            locate(tables.tensors[tables.output_tensor].gradient, run_.batch));
+    }
+    backward_nodes(std::make_index_sequence<node_count>{});
+    if constexpr (mixed) {
+      unscale_gradients(device_, trainable_count, mixed_.gradients.data(), mixed_.state.data(), gradients_.data());
+      advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
+    }
   }
 
   // ---- forward and backward: straight lines ---------------------------------------------------------------------------------------------
@@ -495,12 +584,12 @@ class model {
       if constexpr (!n.view) {
         constexpr std::size_t in = tables.edges[n.edge];
         constexpr bool from_caller = tables.tensors[in].training.where == detail::place::kind::external;
-        using X = std::conditional_t<from_caller, input_element, T>;
+        using X = std::conditional_t<from_caller, layer_input_element, T>;
         X const* x = nullptr;
         if constexpr (from_caller) x = run_.input;
         else x = value<Training>(in);
         forward_args<D, T, extents_for<n.in>, extents_for<n.out>, X> const a{
-            device_, run_.batch, Training && !n.frozen, x, value<Training>(out), parameters_.data() + n.parameter_base,
+            device_, run_.batch, Training && !n.frozen, x, value<Training>(out), layer_parameters() + n.parameter_base,
             parameter_offsets<I>, buffers_.data() + n.buffer_base, counters_.data() + n.counter_base,
             Training ? locate(n.saved_at, run_.batch) : nullptr,
             Training ? reinterpret_cast<std::byte*>(locate(n.saved_bytes_at, run_.batch)) : nullptr,
@@ -544,13 +633,13 @@ class model {
     } else if constexpr (n.what == detail::token_info::kind::run) {
       if constexpr (!n.view) {
         constexpr bool from_caller = tables.tensors[in].training.where == detail::place::kind::external;
-        using X = std::conditional_t<from_caller, input_element, T>;
+        using X = std::conditional_t<from_caller, layer_input_element, T>;
         X const* x = nullptr;
         if constexpr (from_caller) x = run_.input;
         else x = value<true>(in);
         backward_args<D, T, extents_for<n.in>, extents_for<n.out>, X, n.wants_input_gradient> const a{
             device_, run_.batch, !n.frozen, x, value<true>(out), gradient_of(out), n.wants_input_gradient ? gradient_of(in) : nullptr,
-            parameters_.data() + n.parameter_base, n.frozen ? nullptr : gradients_.data() + n.parameter_base, parameter_offsets<I>,
+            layer_parameters() + n.parameter_base, n.frozen ? nullptr : layer_gradients() + n.parameter_base, parameter_offsets<I>,
             buffers_.data() + n.buffer_base, locate(n.saved_at, run_.batch),
             reinterpret_cast<std::byte const*>(locate(n.saved_bytes_at, run_.batch)), locate(tables.training_workspace, run_.batch),
             stream_of<I>(), run_.first_sample};
@@ -593,7 +682,7 @@ class model {
   // ---- the rest ---------------------------------------------------------------------------------------------------------------------------
 
   template <class Loss>
-  void check_target(view<typename Loss::template target_type<T> const> target) const {
+  void check_target(view<typename Loss::template target_type<element> const> target) const {
     std::size_t const expected = run_.batch * Loss::target_shape(plan_type::output).elements();
     if (target.size() != expected) [[unlikely]]
       throw_target_error(target.extents(), Loss::target_shape(plan_type::output).with_batch(run_.batch));
@@ -656,12 +745,13 @@ class model {
   template <class Other>
   void take_state_from(Other const& other) {
     using S = typename Other::element;
-    transfer_elements<S, T>(other.device_, device_, parameter_count, other.parameters_.data(), parameters_.data());
-    transfer_elements<S, T>(other.device_, device_, tables.buffer_count, other.buffers_.data(), buffers_.data());
+    transfer_elements<S, element>(other.device_, device_, parameter_count, other.parameters_.data(), parameters_.data());
+    transfer_elements<S, element>(other.device_, device_, tables.buffer_count, other.buffers_.data(), buffers_.data());
     transfer_elements<std::int64_t, std::int64_t>(other.device_, device_, tables.counter_count, other.counters_.data(), counters_.data());
     take_modules_from(other, std::make_index_sequence<node_count>{});
     training_steps_ = other.training_steps_;
     training_ = other.training_;
+    if constexpr (mixed && std::is_same_v<typename Other::compute_element, T>) set_scaler(other.scaler());
   }
   template <class Other, std::size_t... I>
   void take_modules_from(Other const& other, std::index_sequence<I...>) {
@@ -680,9 +770,11 @@ class model {
   bool training_ = true;
   run_state run_{};
   [[no_unique_address]] detail::module_slots<plan_type, std::make_index_sequence<node_count>> modules_{};
-  buffer<T, D> parameters_, gradients_, buffers_;
+  buffer<element, D> parameters_, gradients_, buffers_;
   buffer<std::int64_t, D> counters_;
-  buffer<T, D> arena_, loss_workspace_, loss_value_;
+  buffer<T, D> arena_;
+  buffer<element, D> loss_workspace_, loss_value_;
+  [[no_unique_address]] std::conditional_t<mixed, mixed_precision<D, T>, no_mixed_precision> mixed_{};
   [[no_unique_address]] mortise::step_memory<D> step_memory_{};
 };
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include <mortise/tensor/float16.hpp>
 #include <mortise/tensor/philox.hpp>
 #include <mortise/tensor/shape.hpp>
 
@@ -156,7 +157,7 @@ struct forward_args {
   T* y;                      // (batch, output...)
   T const* parameters;       // those of this module
   std::size_t const* parameter_offsets;
-  T* buffers;                // floating-point buffers of this module, packed in the order of its description
+  arithmetic_type<T>* buffers;  // floating-point buffers of this module, packed in the order of its description
   std::int64_t* counters;
   T* saved;                  // (batch, saved) then (saved_fixed)
   std::byte* saved_bytes;    // (batch, saved_bytes)
@@ -187,7 +188,7 @@ struct backward_args {
   T const* parameters;
   T* gradients;      // nullptr when frozen
   std::size_t const* parameter_offsets;
-  T const* buffers;
+  arithmetic_type<T> const* buffers;
   T const* saved;
   std::byte const* saved_bytes;
   T* workspace;

@@ -388,7 +388,9 @@ class optimizer {
         begin += last - first;
       }
       if (parts_.empty()) return;
-      if constexpr (norm_on_device) update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_workspace_.data());
+      if constexpr (requires { model_->overflow(); })  // a network that computes in 16 bits: the device decides whether to update
+        update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_on_device ? norm_workspace_.data() : nullptr, model_->overflow());
+      else if constexpr (norm_on_device) update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_workspace_.data());
       else update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_);
     };
     (pass(std::integral_constant<unsigned, masks[I]>{}), ...);

@@ -80,4 +80,21 @@ struct bf16 {
   }
 };
 
+/// What numbers that are stored as T are computed with: float for the 16-bit ones, T itself for the others. Also what parameters, optimizer
+/// state and losses of a network that computes in T are kept as.
+template <class T>
+struct arithmetic_of {
+  using type = T;
+};
+template <>
+struct arithmetic_of<f16> {
+  using type = float;
+};
+template <>
+struct arithmetic_of<bf16> {
+  using type = float;
+};
+template <class T>
+using arithmetic_type = typename arithmetic_of<T>::type;
+
 }  // namespace mortise

@@ -91,6 +91,10 @@ archive_value& nested(archive_value& root, std::string_view& name) {
   return *at;
 }
 
+/// A model that computes in 16 bits.
+template <class M>
+concept HasLossScaler = requires(M& m) { m.scaler(); };
+
 struct nested_writer {
   archive_value& root;
   template <class T>
@@ -455,6 +459,11 @@ class checkpoint {
       part.describe([&](std::string_view name, auto const& value) {
         detail::nested_writer{root}(detail::scalars_prefix<T>() + "." + std::string{name}, value);
       });
+      if constexpr (detail::HasLossScaler<T>) {
+        archive_value dict = archive_value::dict();
+        part.describe_scaler(detail::nested_writer{dict});
+        root.set("scaler_state_dict", std::move(dict));
+      }
     } else if constexpr (detail::HasSlots<T>) {
       claim(root, "optimizer_state_dict");
       root.set("optimizer_state_dict", detail::optimizer_tree(part));
@@ -509,6 +518,10 @@ class checkpoint {
       }
       archive_value const* const ours = root.find_path(scalars);
       if (ours != nullptr) part.describe(detail::state_reader{ours, scalars + ".", plan.report, plan.values});
+      // A run in float has no loss scaler: it starts with its own.
+      if constexpr (detail::HasLossScaler<T>)
+        if (archive_value const* const scaler = root.find("scaler_state_dict"); scaler != nullptr)
+          part.describe_scaler(detail::state_reader{scaler, "scaler_state_dict.", plan.report, plan.values});
     } else if constexpr (detail::HasSlots<T>) {
       detail::match_optimizer(plan, detail::find_part(root, "optimizer_state_dict"), root.find_path("mortise.optimizer"), part);
     } else if constexpr (detail::Described<T>) {

@@ -6,6 +6,7 @@
 
 #include <mortise/operation/activation.hpp>
 #include <mortise/operation/cuda/launch.cuh>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -35,7 +36,7 @@ struct activation_elements {
   Rule rule;
   T const* x;
   T* y;
-  __device__ void operator()(std::uint64_t i) const { y[i] = rule.value(x[i]); }
+  __device__ void operator()(std::uint64_t i) const { y[i] = static_cast<T>(rule.value(static_cast<arithmetic_type<T>>(x[i]))); }
 };
 template <class Rule, class T>
 struct activation_slope_elements {
@@ -44,10 +45,9 @@ struct activation_slope_elements {
   T* y;
   T* slope;
   __device__ void operator()(std::uint64_t i) const {
-    T d{};
-    T const v = rule.both(x[i], d);
-    y[i] = v;
-    slope[i] = d;
+    arithmetic_type<T> d{};
+    y[i] = static_cast<T>(rule.both(static_cast<arithmetic_type<T>>(x[i]), d));
+    slope[i] = static_cast<T>(d);
   }
 };
 template <int From, class Rule, class T>
@@ -57,11 +57,11 @@ struct activation_backward_elements {
   T const* dy;
   T* dx;
   __device__ void operator()(std::uint64_t i) const {
-    T const v = values[i];
-    T slope = v;
+    auto const v = static_cast<arithmetic_type<T>>(values[i]);
+    arithmetic_type<T> slope = v;
     if constexpr (From == static_cast<int>(slope_source::output)) slope = rule.slope_at_output(v);
     else if constexpr (From == static_cast<int>(slope_source::input)) slope = rule.slope_at_input(v);
-    dx[i] = dy[i] * slope;
+    dx[i] = static_cast<T>(static_cast<arithmetic_type<T>>(dy[i]) * slope);
   }
 };
 

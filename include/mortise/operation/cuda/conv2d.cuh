@@ -54,16 +54,16 @@ struct col2im_elements {
     std::uint64_t const rest = e / g.in_w;
     unsigned const r = static_cast<unsigned>(rest % g.in_h);
     std::uint64_t const map = rest / g.in_h;
-    T sum{};
+    arithmetic_type<T> sum{};
     for (unsigned i = 0; i < g.kernel_h; ++i) {
       unsigned const at_h = r + g.pad_h - i * g.dilation_h, p = at_h / g.stride_h;  // wraps where there is none
       if (at_h % g.stride_h != 0 || p >= g.out_h) continue;
       for (unsigned j = 0; j < g.kernel_w; ++j) {
         unsigned const at_w = s + g.pad_w - j * g.dilation_w, q = at_w / g.stride_w;
-        if (at_w % g.stride_w == 0 && q < g.out_w) sum += columns[(((map * g.kernel_h + i) * g.kernel_w + j) * g.out_h + p) * g.out_w + q];
+        if (at_w % g.stride_w == 0 && q < g.out_w) sum += static_cast<arithmetic_type<T>>(columns[(((map * g.kernel_h + i) * g.kernel_w + j) * g.out_h + p) * g.out_w + q]);
       }
     }
-    dx[e] = sum;
+    dx[e] = static_cast<T>(sum);
   }
 };
 
@@ -78,11 +78,12 @@ struct channel_epilogue {
   __device__ void operator()(std::uint64_t i) const {
     std::uint64_t const sample = std::uint64_t{positions} * channels, e = i % sample;
     std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
-    T const b = bias == nullptr ? T{} : bias[e / positions];
+    using A = arithmetic_type<T>;
+    A const b = bias == nullptr ? A{} : static_cast<A>(bias[e / positions]);
     for (std::uint64_t n = first; n < end; ++n) {
-      T v = y[n * sample + e];
+      A v = static_cast<A>(y[n * sample + e]);
       if (bias != nullptr) v += b;
-      y[n * sample + e] = relu != 0 && v <= T{} ? T{} : v;
+      y[n * sample + e] = static_cast<T>(relu != 0 && v <= A{} ? A{} : v);
     }
   }
 };
@@ -95,21 +96,24 @@ struct sum_of_parts {
   T* to;
   int accumulate;
   __device__ void operator()(std::uint64_t i) const {
-    T sum = accumulate != 0 ? to[i] : T{};
-    for (std::uint64_t p = 0; p < parts; ++p) sum += part[p * size + i];
-    to[i] = sum;
+    using A = arithmetic_type<T>;
+    A sum = accumulate != 0 ? static_cast<A>(to[i]) : A{};
+    for (std::uint64_t p = 0; p < parts; ++p) sum += static_cast<A>(part[p * size + i]);
+    to[i] = static_cast<T>(sum);
   }
 };
 
 /// to[c] = sum of x[n, c, p] over samples and positions; one block a channel.
 template <class T>
 __global__ void __launch_bounds__(block_threads) channel_sum_kernel(T const* x, std::uint64_t batch, std::uint64_t channels, std::uint64_t positions, T* to) {
-  __shared__ T shared[8];
-  T sum{};
+  using A = arithmetic_type<T>;
+  __shared__ A shared[8];
+  A sum{};
   std::uint64_t const n = batch * positions;
-  for (std::uint64_t i = threadIdx.x; i < n; i += block_threads) sum += x[(i / positions * channels + blockIdx.x) * positions + i % positions];
+  for (std::uint64_t i = threadIdx.x; i < n; i += block_threads)
+    sum += static_cast<A>(x[(i / positions * channels + blockIdx.x) * positions + i % positions]);
   sum = row_team<static_cast<int>(block_threads)>::sum(sum, shared);
-  if (threadIdx.x == 0) to[blockIdx.x] = sum;
+  if (threadIdx.x == 0) to[blockIdx.x] = static_cast<T>(sum);
 }
 
 template <class T>
@@ -128,15 +132,16 @@ struct grouped_conv2d_outputs {
     unsigned const o = static_cast<unsigned>(rest % g.out_c);
     T const* const maps = x + (rest / g.out_c * g.in_c + o / g.group_out * g.group_in) * (std::uint64_t{g.in_h} * g.in_w);
     T const* w = weight + std::uint64_t{o} * g.group_in * g.kernel_h * g.kernel_w;
-    T sum{};
+    using A = arithmetic_type<T>;
+    A sum{};
     for (unsigned c = 0; c < g.group_in; ++c)
       for (unsigned i = 0; i < g.kernel_h; ++i)
         for (unsigned j = 0; j < g.kernel_w; ++j, ++w) {
           unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h, s = q * g.stride_w + j * g.dilation_w - g.pad_w;
-          if (r < g.in_h && s < g.in_w) sum += *w * maps[(std::uint64_t{c} * g.in_h + r) * g.in_w + s];
+          if (r < g.in_h && s < g.in_w) sum += static_cast<A>(*w) * static_cast<A>(maps[(std::uint64_t{c} * g.in_h + r) * g.in_w + s]);
         }
-    if (bias != nullptr) sum += bias[o];
-    y[e] = relu != 0 && sum <= T{} ? T{} : sum;
+    if (bias != nullptr) sum += static_cast<A>(bias[o]);
+    y[e] = static_cast<T>(relu != 0 && sum <= A{} ? A{} : sum);
   }
 };
 template <class T>
@@ -152,7 +157,8 @@ struct grouped_conv2d_inputs {
     rest /= g.in_h;
     unsigned const c = static_cast<unsigned>(rest % g.in_c), group = c / g.group_in;
     std::uint64_t const sample = rest / g.in_c;
-    T sum{};
+    using A = arithmetic_type<T>;
+    A sum{};
     for (unsigned o = group * g.group_out; o < (group + 1) * g.group_out; ++o)
       for (unsigned i = 0; i < g.kernel_h; ++i) {
         unsigned const at_h = r + g.pad_h - i * g.dilation_h, p = at_h / g.stride_h;
@@ -160,32 +166,33 @@ struct grouped_conv2d_inputs {
         for (unsigned j = 0; j < g.kernel_w; ++j) {
           unsigned const at_w = s + g.pad_w - j * g.dilation_w, q = at_w / g.stride_w;
           if (at_w % g.stride_w == 0 && q < g.out_w)
-            sum += weight[((std::uint64_t{o} * g.group_in + c % g.group_in) * g.kernel_h + i) * g.kernel_w + j] *
-                   dy[((sample * g.out_c + o) * g.out_h + p) * g.out_w + q];
+            sum += static_cast<A>(weight[((std::uint64_t{o} * g.group_in + c % g.group_in) * g.kernel_h + i) * g.kernel_w + j]) *
+                   static_cast<A>(dy[((sample * g.out_c + o) * g.out_h + p) * g.out_w + q]);
         }
       }
-    dx[e] = sum;
+    dx[e] = static_cast<T>(sum);
   }
 };
 /// One block a weight: its threads share samples and positions.
 template <class T>
 __global__ void __launch_bounds__(block_threads) grouped_conv2d_weights(conv2d_numbers g, std::uint64_t batch, T const* x, T const* dy, T* dweight) {
-  __shared__ T shared[8];
+  using A = arithmetic_type<T>;
+  __shared__ A shared[8];
   unsigned const taps = g.group_in * g.kernel_h * g.kernel_w;
   unsigned const o = blockIdx.x / taps, tap = blockIdx.x % taps;
   unsigned const c = tap / (g.kernel_h * g.kernel_w), i = tap / g.kernel_w % g.kernel_h, j = tap % g.kernel_w;
   std::uint64_t const positions = std::uint64_t{g.out_h} * g.out_w;
-  T sum{};
+  A sum{};
   for (std::uint64_t k = threadIdx.x; k < batch * positions; k += block_threads) {
     std::uint64_t const sample = k / positions;
     unsigned const p = static_cast<unsigned>(k % positions / g.out_w), q = static_cast<unsigned>(k % g.out_w);
     unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h, s = q * g.stride_w + j * g.dilation_w - g.pad_w;
     if (r < g.in_h && s < g.in_w)
-      sum += dy[(sample * g.out_c + o) * positions + k % positions] *
-             x[((sample * g.in_c + o / g.group_out * g.group_in + c) * g.in_h + r) * g.in_w + s];
+      sum += static_cast<A>(dy[(sample * g.out_c + o) * positions + k % positions]) *
+             static_cast<A>(x[((sample * g.in_c + o / g.group_out * g.group_in + c) * g.in_h + r) * g.in_w + s]);
   }
   sum = row_team<static_cast<int>(block_threads)>::sum(sum, shared);
-  if (threadIdx.x == 0) dweight[blockIdx.x] = sum;
+  if (threadIdx.x == 0) dweight[blockIdx.x] = static_cast<T>(sum);
 }
 
 /// A window of one element that moves by one: the image is its own columns.

@@ -6,6 +6,7 @@
 
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/dropout.hpp>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -25,9 +26,9 @@ struct dropout_fours {
   random_stream random;
   std::uint32_t first_block;
   std::uint32_t threshold;
-  T scale;
+  arithmetic_type<T> scale;
   __device__ void operator()(std::uint64_t i) const {
-    using vector = std::conditional_t<sizeof(T) == 4, float4, double4>;
+    using vector = std::conditional_t<sizeof(T) == 2, ushort4, std::conditional_t<sizeof(T) == 4, float4, double4>>;
     static_assert(sizeof(vector) == sizeof(four<T>));
     philox4x32::block_type const bits = random.block(first_block + static_cast<std::uint32_t>(i));
     vector v = reinterpret_cast<vector const*>(x)[i];
@@ -36,7 +37,7 @@ struct dropout_fours {
     unsigned char* const kept = reinterpret_cast<unsigned char*>(&k);
     for (int j = 0; j < 4; ++j) {
       bool const stays = bits.words[j] >= threshold;
-      e[j] = stays ? e[j] * scale : T{};
+      e[j] = stays ? static_cast<T>(static_cast<arithmetic_type<T>>(e[j]) * scale) : T{};
       kept[j] = stays ? 1 : 0;
     }
     reinterpret_cast<vector*>(y)[i] = v;
@@ -52,10 +53,10 @@ struct dropout_elements {
   random_stream random;
   std::uint64_t first;
   std::uint64_t threshold;
-  T scale;
+  arithmetic_type<T> scale;
   __device__ void operator()(std::uint64_t i) const {
     bool const stays = random.bits(first + i) >= threshold;
-    y[i] = stays ? x[i] * scale : T{};
+    y[i] = stays ? static_cast<T>(static_cast<arithmetic_type<T>>(x[i]) * scale) : T{};
     if (keep != nullptr) keep[i] = stays ? 1 : 0;
   }
 };
@@ -64,10 +65,10 @@ struct dropout_backward_elements {
   T const* dy;
   T* dx;
   std::uint8_t const* keep;
-  T scale;
+  arithmetic_type<T> scale;
   __device__ void operator()(std::uint64_t i) const {
     T const g = dy[i];
-    dx[i] = keep[i] != 0 ? g * scale : T{};
+    dx[i] = keep[i] != 0 ? static_cast<T>(static_cast<arithmetic_type<T>>(g) * scale) : T{};
   }
 };
 
@@ -79,7 +80,7 @@ template <class T>
 void dropout_forward(cuda const& device, std::size_t n, double p, random_stream const& random, std::uint64_t first, T const* x, T* y,
                      std::uint8_t* keep) {
   std::uint64_t const threshold = detail::dropout_threshold(p);
-  T const scale = detail::dropout_scale<T>(p);
+  auto const scale = detail::dropout_scale<arithmetic_type<T>>(p);
   std::size_t fours = 0;
   if (threshold >> 32 == 0 && first % 4 == 0 && detail::aligned_to(x, 4 * sizeof(T)) && detail::aligned_to(y, 4 * sizeof(T)) && detail::aligned_to(keep, 4)) {
     fours = n / 4;
@@ -92,7 +93,7 @@ void dropout_forward(cuda const& device, std::size_t n, double p, random_stream 
 }
 template <class T>
 void dropout_backward(cuda const& device, std::size_t n, double p, T const* dy, std::uint8_t const* keep, T* dx) {
-  detail::for_each_index(device, n, detail::dropout_backward_elements<T>{dy, dx, keep, detail::dropout_scale<T>(p)});
+  detail::for_each_index(device, n, detail::dropout_backward_elements<T>{dy, dx, keep, detail::dropout_scale<arithmetic_type<T>>(p)});
 }
 
 }  // namespace mortise

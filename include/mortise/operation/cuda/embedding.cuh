@@ -7,6 +7,7 @@
 #include <mortise/detail/math.hpp>
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/embedding.hpp>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -20,7 +21,7 @@ struct embedding_elements {
   T* y;
   __device__ void operator()(std::uint64_t i) const {
     auto const row = static_cast<std::uint64_t>(index[i / width]);
-    y[i] = row < rows ? table[row * width + i % width] : layout_of<T>::nan;
+    y[i] = row < rows ? table[row * width + i % width] : static_cast<T>(layout_of<arithmetic_type<T>>::nan);
   }
 };
 
@@ -39,10 +40,10 @@ __global__ void __launch_bounds__(block_threads)
   if (earlier != 0 || static_cast<std::uint64_t>(row) >= rows) return;
   for (std::uint64_t first = 0; first < width; first += block_threads) {
     std::uint64_t const c = first + threadIdx.x;
-    T sum{};
+    arithmetic_type<T> sum{};
     for (std::uint64_t i = own; i < count; ++i)
-      if (index[i] == row && c < width) sum += dy[i * width + c];
-    if (c < width) dtable[static_cast<std::uint64_t>(row) * width + c] = sum;
+      if (index[i] == row && c < width) sum += static_cast<arithmetic_type<T>>(dy[i * width + c]);
+    if (c < width) dtable[static_cast<std::uint64_t>(row) * width + c] = static_cast<T>(sum);
   }
 }
 

@@ -21,8 +21,17 @@ struct cublas_product {
   void* c;
   long long stride_a, stride_b, stride_c;
   long long m, n, k, lda, ldb, ldc, batch;
-  long long transpose_a, transpose_b, beta, element_bytes;
+  long long transpose_a, transpose_b, beta, type;  // a cudaDataType
 };
+
+template <class T>
+inline constexpr cudaDataType cublas_type = CUDA_R_32F;
+template <>
+inline constexpr cudaDataType cublas_type<double> = CUDA_R_64F;
+template <>
+inline constexpr cudaDataType cublas_type<f16> = CUDA_R_16F;
+template <>
+inline constexpr cudaDataType cublas_type<bf16> = CUDA_R_16BF;
 
 inline void issue_product(cudaStream_t, void* context, void const* description) {
   auto const& p = *static_cast<cublas_product const*>(description);
@@ -31,7 +40,12 @@ inline void issue_product(cudaStream_t, void* context, void const* description) 
   auto const op_a = p.transpose_a != 0 ? CUBLAS_OP_T : CUBLAS_OP_N, op_b = p.transpose_b != 0 ? CUBLAS_OP_T : CUBLAS_OP_N;
   auto const m = static_cast<int>(p.n), n = static_cast<int>(p.m), k = static_cast<int>(p.k);
   auto const lda = static_cast<int>(p.ldb), ldb = static_cast<int>(p.lda), ldc = static_cast<int>(p.ldc);
-  if (p.element_bytes == 4) {
+  if (p.type == CUDA_R_16F || p.type == CUDA_R_16BF) {  // sums in float
+    float const one = 1, beta = static_cast<float>(p.beta);
+    auto const type = static_cast<cudaDataType>(p.type);
+    MORTISE_CUDA(cublasGemmStridedBatchedEx(blas, op_b, op_a, m, n, k, &one, p.b, type, lda, p.stride_b, p.a, type, ldb, p.stride_a, &beta, p.c, type, ldc,
+                                            p.stride_c, static_cast<int>(p.batch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  } else if (p.type == CUDA_R_32F) {
     float const one = 1, beta = static_cast<float>(p.beta);
     auto const *const a = static_cast<float const*>(p.b), *const b = static_cast<float const*>(p.a);
     auto* const c = static_cast<float*>(p.c);
@@ -52,11 +66,10 @@ template <class T>
 void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, T const* b,
              std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1, std::size_t stride_a = 0, std::size_t stride_b = 0,
              std::size_t stride_c = 0) {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, double>);
   if (m == 0 || n == 0 || batch == 0) return;
   auto const number = [](std::size_t x) { return static_cast<long long>(x); };
   cublas_product const p{a, b, c, number(stride_a), number(stride_b), number(stride_c), number(m), number(n), number(k), number(lda), number(ldb),
-                         number(ldc), number(batch), transpose_a, transpose_b, beta, number(sizeof(T))};
+                         number(ldc), number(batch), transpose_a, transpose_b, beta, cublas_type<T>};
   device.run(&issue_product, p);
 }
 
@@ -70,12 +83,13 @@ struct epilogue_columns {
   int relu;
   __device__ void operator()(std::uint64_t i) const {
     std::uint64_t const column = i % columns, first = i / columns * rows_of_thread, end = first + rows_of_thread < rows ? first + rows_of_thread : rows;
-    T const bias = column_bias == nullptr ? T{} : column_bias[column];
+    using A = arithmetic_type<T>;
+    A const bias = column_bias == nullptr ? A{} : static_cast<A>(column_bias[column]);
     for (std::uint64_t row = first; row < end; ++row) {
-      T v = y[row * ldc + column];
+      A v = static_cast<A>(y[row * ldc + column]);
       if (column_bias != nullptr) v += bias;
-      if (row_bias != nullptr) v += row_bias[row];
-      y[row * ldc + column] = relu != 0 && v <= T{} ? T{} : v;
+      if (row_bias != nullptr) v += static_cast<A>(row_bias[row]);
+      y[row * ldc + column] = static_cast<T>(relu != 0 && v <= A{} ? A{} : v);
     }
   }
 };

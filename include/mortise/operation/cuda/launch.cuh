@@ -46,10 +46,10 @@ __device__ V warp_max(V v) {
 }
 
 /// A value that all threads of a warp read from one place: one of them does.
-template <class T>
-__device__ T warp_read(T const* from, bool active) {
-  T v{};
-  if (threadIdx.x % 32 == 0 && active) v = *from;
+template <class A, class T>
+__device__ A warp_read(T const* from, bool active) {
+  A v{};
+  if (threadIdx.x % 32 == 0 && active) v = static_cast<A>(*from);
   return __shfl_sync(0xffffffffu, v, 0);
 }
 

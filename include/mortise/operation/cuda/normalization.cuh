@@ -7,6 +7,7 @@
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/cuda/reduce.cuh>
 #include <mortise/operation/normalization.hpp>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -91,24 +92,25 @@ struct batch_norm_statistics {
   T const* weight;
   T const* bias;
   double eps, momentum;
-  T* running_mean;
-  T* running_var;
+  arithmetic_type<T>* running_mean;
+  arithmetic_type<T>* running_var;
   std::int64_t* batches_tracked;
   T* mean;  // or null
   T* rstd;  // or null
-  T* center;
-  T* scale;
+  arithmetic_type<T>* center;
+  arithmetic_type<T>* scale;
   __device__ void operator()(std::uint64_t c) const {
     device_moments m = parts.get(c);
     for (std::uint64_t s = 1; s < slices; ++s) m.join(parts.get(s * channels + c));
     double const r = 1 / ::sqrt(m.squares / m.count + eps);
     double const unbiased = m.squares / (m.count > 1 ? m.count - 1 : 1);
-    running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * m.mean);
-    running_var[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_var[c]) + momentum * unbiased);
+    using A = arithmetic_type<T>;
+    running_mean[c] = static_cast<A>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * m.mean);
+    running_var[c] = static_cast<A>((1 - momentum) * static_cast<double>(running_var[c]) + momentum * unbiased);
     if (mean != nullptr) mean[c] = static_cast<T>(m.mean);
     if (rstd != nullptr) rstd[c] = static_cast<T>(r);
-    center[c] = static_cast<T>(m.mean);
-    scale[c] = static_cast<T>(r * static_cast<double>(weight[c]));
+    center[c] = static_cast<A>(m.mean);
+    scale[c] = static_cast<A>(r * static_cast<double>(weight[c]));
     if (c == 0) ++*batches_tracked;
   }
 };
@@ -118,47 +120,48 @@ template <class T>
 struct channel_affine {
   std::uint64_t batch, channels, positions;
   T const* x;
-  T const* center;
-  T const* scale;
+  arithmetic_type<T> const* center;
+  arithmetic_type<T> const* scale;
   T const* bias;
   T* y;
   __device__ void operator()(std::uint64_t i) const {
     std::uint64_t const sample = channels * positions, at = i % sample, c = at / positions;
     std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
-    T const middle = center[c], factor = scale[c], shift = bias[c];
-    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) y[e] = fma(x[e] - middle, factor, shift);
+    using A = arithmetic_type<T>;
+    A const middle = center[c], factor = scale[c], shift = static_cast<A>(bias[c]);
+    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) y[e] = static_cast<T>(fma(static_cast<A>(x[e]) - middle, factor, shift));
   }
 };
 
 /// scale = weight / sqrt(variance + eps): of running statistics.
 template <class T>
 struct running_scale {
-  T const* variance;
+  arithmetic_type<T> const* variance;
   T const* weight;
   double eps;
-  T* scale;
+  arithmetic_type<T>* scale;
   __device__ void operator()(std::uint64_t c) const {
-    scale[c] = static_cast<T>(1 / ::sqrt(static_cast<double>(variance[c]) + eps) * static_cast<double>(weight[c]));
+    scale[c] = static_cast<arithmetic_type<T>>(1 / ::sqrt(static_cast<double>(variance[c]) + eps) * static_cast<double>(weight[c]));
   }
 };
 
 struct __align__(16) gradient_parts {
   double plain, weighted;  // sum dy, sum dy (x - mean)
 };
-template <int Columns, class T>
-__global__ void __launch_bounds__(block_threads) channel_gradient_kernel(channel_layout g, T const* x, T const* dy, T const* mean, gradient_parts* parts) {
+template <int Columns, class T, class Mean>
+__global__ void __launch_bounds__(block_threads) channel_gradient_kernel(channel_layout g, T const* x, T const* dy, Mean const* mean, gradient_parts* parts) {
   using block = channel_block_shape<Columns>;
   __shared__ gradient_parts shared[block_threads];
   std::uint64_t const c = std::uint64_t{blockIdx.x} * Columns + block::column();
   std::uint64_t const first = blockIdx.y * channel_slice, end = first + channel_slice, last = end < g.values() ? end : g.values();
   gradient_parts s{0, 0};
   if (c < g.channels) {
-    T const m = mean[c];
+    auto const m = static_cast<arithmetic_type<T>>(mean[c]);
     for (std::uint64_t k = first + block::row(); k < last; k += block::rows) {
       std::uint64_t const at = g.at(c, k);
       double const d = static_cast<double>(dy[at]);
       s.plain += d;
-      s.weighted += d * static_cast<double>(x[at] - m);
+      s.weighted += d * static_cast<double>(static_cast<arithmetic_type<T>>(x[at]) - m);
     }
   }
   shared[threadIdx.x] = s;
@@ -179,13 +182,13 @@ struct batch_norm_gradients {
   double n;
   T const* weight;
   T const* rstd;      // or null: from the running variance
-  T const* variance;
+  arithmetic_type<T> const* variance;
   double eps;
   T* dweight;  // or null
   T* dbias;    // or null
-  T* scale;    // dx = scale dy + slope (x - mean) + shift
-  T* slope;
-  T* shift;
+  arithmetic_type<T>* scale;  // dx = scale dy + slope (x - mean) + shift
+  arithmetic_type<T>* slope;
+  arithmetic_type<T>* shift;
   __device__ void operator()(std::uint64_t c) const {
     gradient_parts s{0, 0};
     for (std::uint64_t i = 0; i < slices; ++i) {
@@ -196,32 +199,35 @@ struct batch_norm_gradients {
     double const factor = static_cast<double>(weight[c]) * r;
     if (dweight != nullptr) dweight[c] = static_cast<T>(s.weighted * r);
     if (dbias != nullptr) dbias[c] = static_cast<T>(s.plain);
-    scale[c] = static_cast<T>(factor);
-    slope[c] = static_cast<T>(-factor * r * r * s.weighted / n);
-    shift[c] = static_cast<T>(-factor * s.plain / n);
+    using A = arithmetic_type<T>;
+    scale[c] = static_cast<A>(factor);
+    slope[c] = static_cast<A>(-factor * r * r * s.weighted / n);
+    shift[c] = static_cast<A>(-factor * s.plain / n);
   }
 };
 
-template <class T>
+template <class T, class Mean>
 struct channel_gradient {
   std::uint64_t batch, channels, positions;
   T const* x;  // or null: dx = scale dy
   T const* dy;
-  T const* mean;
-  T const* scale;
-  T const* slope;
-  T const* shift;
+  Mean const* mean;
+  arithmetic_type<T> const* scale;
+  arithmetic_type<T> const* slope;
+  arithmetic_type<T> const* shift;
   T* dx;
   __device__ void operator()(std::uint64_t i) const {
     std::uint64_t const sample = channels * positions, at = i % sample, c = at / positions;
     std::uint64_t const first = i / sample * rows_of_thread, end = first + rows_of_thread < batch ? first + rows_of_thread : batch;
-    T const factor = scale[c];
+    using A = arithmetic_type<T>;
+    A const factor = scale[c];
     if (x == nullptr) {
-      for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) dx[e] = factor * dy[e];
+      for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) dx[e] = static_cast<T>(factor * static_cast<A>(dy[e]));
       return;
     }
-    T const middle = mean[c], tilt = slope[c], raise = shift[c];
-    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample) dx[e] = fma(factor, dy[e], fma(tilt, x[e] - middle, raise));
+    A const middle = static_cast<A>(mean[c]), tilt = slope[c], raise = shift[c];
+    for (std::uint64_t e = first * sample + at; e < end * sample; e += sample)
+      dx[e] = static_cast<T>(fma(factor, static_cast<A>(dy[e]), fma(tilt, static_cast<A>(x[e]) - middle, raise)));
   }
 };
 
@@ -245,14 +251,15 @@ class scratch_parts {
 
 template <class T>
 void batch_norm_forward_training(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x, T const* weight,
-                                 T const* bias, double eps, double momentum, T* running_mean, T* running_var, std::int64_t* batches_tracked, T* mean,
-                                 T* rstd, T* y) {
+                                 T const* bias, double eps, double momentum, arithmetic_type<T>* running_mean, arithmetic_type<T>* running_var,
+                                 std::int64_t* batches_tracked, T* mean, T* rstd, T* y) {
+  using A = arithmetic_type<T>;
   using parts_memory = detail::scratch_parts;
   std::size_t const slices = (batch * positions + detail::channel_slice - 1) / detail::channel_slice;
-  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(T))};
+  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(A))};
   detail::moments_list const parts{memory.take<double>(3 * slices * channels), slices * channels};
-  T* const center = memory.take<T>(channels);
-  T* const scale = memory.take<T>(channels);
+  A* const center = memory.take<A>(channels);
+  A* const scale = memory.take<A>(channels);
   detail::channel_layout const layout{batch, channels, positions};
   auto const rows = static_cast<unsigned>(slices);
   if (positions == 1)
@@ -269,8 +276,9 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
 
 template <class T>
 void batch_norm_forward_evaluation(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x, T const* weight,
-                                   T const* bias, double eps, T const* running_mean, T const* running_var, T* y) {
-  T* const scale = detail::scratch_parts{device, channels * sizeof(T)}.take<T>(channels);
+                                   T const* bias, double eps, arithmetic_type<T> const* running_mean, arithmetic_type<T> const* running_var, T* y) {
+  using A = arithmetic_type<T>;
+  A* const scale = detail::scratch_parts{device, channels * sizeof(A)}.template take<A>(channels);
   detail::for_each_index(device, channels, detail::running_scale<T>{running_var, weight, eps, scale});
   detail::for_each_index(device, detail::row_groups(batch) * channels * positions,
                          detail::channel_affine<T>{batch, channels, positions, x, running_mean, scale, bias, y});
@@ -278,28 +286,29 @@ void batch_norm_forward_evaluation(cuda const& device, std::size_t batch, std::s
 
 namespace detail {
 
-template <class T>
+template <class T, class Mean>
 void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x, T const* weight,
-                             T const* mean, T const* rstd, T const* variance, double eps, T* dweight, T* dbias, T* dx) {
+                             Mean const* mean, T const* rstd, arithmetic_type<T> const* variance, double eps, T* dweight, T* dbias, T* dx) {
+  using A = arithmetic_type<T>;
   std::size_t const slices = (batch * positions + channel_slice - 1) / channel_slice;
-  scratch_parts memory{device, scratch_parts::round(slices * channels * sizeof(gradient_parts)) + 3 * scratch_parts::round(channels * sizeof(T))};
+  scratch_parts memory{device, scratch_parts::round(slices * channels * sizeof(gradient_parts)) + 3 * scratch_parts::round(channels * sizeof(A))};
   auto* const parts = memory.take<gradient_parts>(slices * channels);
-  T* const scale = memory.take<T>(channels);
-  T* const slope = memory.take<T>(channels);
-  T* const shift = memory.take<T>(channels);
+  A* const scale = memory.take<A>(channels);
+  A* const slope = memory.take<A>(channels);
+  A* const shift = memory.take<A>(channels);
   bool const sums = rstd != nullptr || dweight != nullptr || dbias != nullptr;  // fixed statistics: dx needs none
   channel_layout const layout{batch, channels, positions};
   auto const rows = static_cast<unsigned>(slices);
   if (sums && positions == 1)
-    device.launch(&channel_gradient_kernel<32, T>, dim3{static_cast<unsigned>((channels + 31) / 32), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
+    device.launch(&channel_gradient_kernel<32, T, Mean>, dim3{static_cast<unsigned>((channels + 31) / 32), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
   else if (sums)
-    device.launch(&channel_gradient_kernel<1, T>, dim3{static_cast<unsigned>(channels), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
+    device.launch(&channel_gradient_kernel<1, T, Mean>, dim3{static_cast<unsigned>(channels), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
   for_each_index(device, channels,
                  batch_norm_gradients<T>{parts, sums ? slices : 0, channels, static_cast<double>(batch * positions), weight, rstd, variance, eps, dweight,
                                          dbias, scale, slope, shift});
   if (dx != nullptr)
     for_each_index(device, row_groups(batch) * channels * positions,
-                   channel_gradient<T>{batch, channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
+                   channel_gradient<T, Mean>{batch, channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
 }
 
 }  // namespace detail
@@ -307,12 +316,13 @@ void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t 
 template <class T>
 void batch_norm_backward(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x, T const* weight,
                          T const* mean, T const* rstd, T* dweight, T* dbias, T* dx) {
-  detail::run_batch_norm_backward<T>(device, batch, channels, positions, dy, x, weight, mean, rstd, nullptr, 0, dweight, dbias, dx);
+  detail::run_batch_norm_backward<T, T>(device, batch, channels, positions, dy, x, weight, mean, rstd, nullptr, 0, dweight, dbias, dx);
 }
 template <class T>
 void batch_norm_backward_evaluation(cuda const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x,
-                                    T const* weight, double eps, T const* running_mean, T const* running_var, T* dweight, T* dbias, T* dx) {
-  detail::run_batch_norm_backward<T>(device, batch, channels, positions, dy, x, weight, running_mean, nullptr, running_var, eps, dweight, dbias, dx);
+                                    T const* weight, double eps, arithmetic_type<T> const* running_mean, arithmetic_type<T> const* running_var, T* dweight, T* dbias,
+                                    T* dx) {
+  detail::run_batch_norm_backward<T, arithmetic_type<T>>(device, batch, channels, positions, dy, x, weight, running_mean, nullptr, running_var, eps, dweight, dbias, dx);
 }
 
 // ---- layer norm ---------------------------------------------------------------------------------------------------------------------------
@@ -335,7 +345,8 @@ struct layer_norm_row {
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
-    __shared__ T shared[8];
+    using A = arithmetic_type<T>;
+    __shared__ A shared[8];
     __shared__ double shared_double[8];
     T const* w = weight;
     T const* b = bias;
@@ -353,34 +364,34 @@ struct layer_norm_row {
     T const* const from = x + row * width;
     std::uint64_t const n = active ? width : 0;
     double const count = static_cast<double>(width);
-    T sum{};
+    A sum{};
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
       T const v = from[i];
       if (cached) kept[i] = v;
-      sum += v;
+      sum += static_cast<A>(v);
     }
-    T const center = static_cast<T>(static_cast<double>(Team::sum(sum, shared)) / count);
+    A const center = static_cast<A>(static_cast<double>(Team::sum(sum, shared)) / count);
     // Squares around the rounded mean, and what its rounding left.
-    T residual_part{}, squares_part{};
+    A residual_part{}, squares_part{};
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const d = (cached ? kept[i] : from[i]) - center;
+      A const d = static_cast<A>(cached ? kept[i] : from[i]) - center;
       residual_part += d;
       squares_part = fma(d, d, squares_part);
     }
     double const residual = Team::sum(static_cast<double>(residual_part), shared_double);
     double const squares = Team::sum(static_cast<double>(squares_part), shared_double);
     double const around = squares - residual * residual / count;
-    T const m = static_cast<T>(static_cast<double>(center) + residual / count);
-    T const s = static_cast<T>(1 / ::sqrt((around > 0 ? around / count : 0) + eps));
+    A const m = static_cast<A>(static_cast<double>(center) + residual / count);
+    A const s = static_cast<A>(1 / ::sqrt((around > 0 ? around / count : 0) + eps));
     if (active && Team::rank() == 0) {
-      if (mean != nullptr) mean[row] = m;
-      if (rstd != nullptr) rstd[row] = s;
+      if (mean != nullptr) mean[row] = static_cast<T>(m);
+      if (rstd != nullptr) rstd[row] = static_cast<T>(s);
     }
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T v = ((cached ? kept[i] : from[i]) - m) * s;
-      if (weight != nullptr && bias != nullptr) v = fma(v, w[i], b[i]);
-      else if (weight != nullptr) v *= w[i];
-      y[row * width + i] = v;
+      A v = (static_cast<A>(cached ? kept[i] : from[i]) - m) * s;
+      if (weight != nullptr && bias != nullptr) v = fma(v, static_cast<A>(w[i]), static_cast<A>(b[i]));
+      else if (weight != nullptr) v *= static_cast<A>(w[i]);
+      y[row * width + i] = static_cast<T>(v);
     }
   }
 };
@@ -389,28 +400,29 @@ struct layer_norm_row {
 template <int Size, class T>
 __global__ void __launch_bounds__(block_threads)
     layer_norm_backward_rows(std::uint64_t rows, std::uint64_t width, unsigned rows_of_team, T const* dy, T const* x, T const* weight, T const* mean,
-                             T const* rstd, T* parts, bool wants_parts, T* dx) {
+                             T const* rstd, arithmetic_type<T>* parts, bool wants_parts, T* dx) {
+  using A = arithmetic_type<T>;
   using team = row_team<Size>;
   extern __shared__ __align__(16) unsigned char memory[];
-  __shared__ T shared[8];
+  __shared__ A shared[8];
   // Team i: sums of dy u, sums of dy; then the row's g and u. Behind all teams: the weight.
-  T* const own = reinterpret_cast<T*>(memory) + team::index() * 4 * width;
-  T* const kept_g = own + 2 * width;
-  T* const kept_u = own + 3 * width;
+  A* const own = reinterpret_cast<A*>(memory) + team::index() * 4 * width;
+  A* const kept_g = own + 2 * width;
+  A* const kept_u = own + 3 * width;
   if (wants_parts)
-    for (std::uint64_t i = team::rank(); i < 2 * width; i += Size) own[i] = T{};
-  T* const w = reinterpret_cast<T*>(memory) + team::rows_per_block * 4 * width;
-  for (std::uint64_t i = threadIdx.x; i < width; i += block_threads) w[i] = weight == nullptr ? T(1) : weight[i];
+    for (std::uint64_t i = team::rank(); i < 2 * width; i += Size) own[i] = A{};
+  A* const w = reinterpret_cast<A*>(memory) + team::rows_per_block * 4 * width;
+  for (std::uint64_t i = threadIdx.x; i < width; i += block_threads) w[i] = weight == nullptr ? A(1) : static_cast<A>(weight[i]);
   __syncthreads();
   std::uint64_t const first = (std::uint64_t{blockIdx.x} * team::rows_per_block + team::index()) * rows_of_team;
-  T const count = static_cast<T>(width);
+  A const count = static_cast<A>(width);
   for (unsigned k = 0; k < rows_of_team; ++k) {
     std::uint64_t const row = first + k, n = row < rows ? width : 0, at = row * width;
-    T const m = warp_read(mean + row, row < rows), s = warp_read(rstd + row, row < rows);
-    T plain{}, weighted{};
+    A const m = warp_read<A>(mean + row, row < rows), s = warp_read<A>(rstd + row, row < rows);
+    A plain{}, weighted{};
     for (std::uint64_t i = team::rank(); i < n; i += Size) {
-      T const u = (x[at + i] - m) * s, d = dy[at + i];
-      T const g = d * w[i];
+      A const u = (static_cast<A>(x[at + i]) - m) * s, d = static_cast<A>(dy[at + i]);
+      A const g = d * w[i];
       plain += g;
       weighted = fma(g, u, weighted);
       if (wants_parts) {
@@ -420,15 +432,15 @@ __global__ void __launch_bounds__(block_threads)
       kept_g[i] = g;
       kept_u[i] = u;
     }
-    T const a = team::sum(plain, shared) / count, b = team::sum(weighted, shared) / count;
+    A const a = team::sum(plain, shared) / count, b = team::sum(weighted, shared) / count;
     if (dx != nullptr)
-      for (std::uint64_t i = team::rank(); i < n; i += Size) dx[at + i] = s * (kept_g[i] - fma(kept_u[i], b, a));
+      for (std::uint64_t i = team::rank(); i < n; i += Size) dx[at + i] = static_cast<T>(s * (kept_g[i] - fma(kept_u[i], b, a)));
   }
   if (!wants_parts) return;
   __syncthreads();
-  T const* const all = reinterpret_cast<T const*>(memory);
+  A const* const all = reinterpret_cast<A const*>(memory);
   for (std::uint64_t i = threadIdx.x; i < 2 * width; i += block_threads) {
-    T sum = all[i];
+    A sum = all[i];
     for (int t = 1; t < team::rows_per_block; ++t) sum += all[t * 4 * width + i];
     parts[blockIdx.x * 2 * width + i] = sum;
   }
@@ -447,19 +459,20 @@ struct layer_norm_wide_row {
   bool cached = false;
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char*) const {
-    __shared__ T shared[8];
+    using A = arithmetic_type<T>;
+    __shared__ A shared[8];
     std::uint64_t const n = active ? width : 0, at = row * width;
-    T const m = active ? mean[row] : T{}, s = active ? rstd[row] : T{};
-    T plain{}, weighted{};
+    A const m = active ? static_cast<A>(mean[row]) : A{}, s = active ? static_cast<A>(rstd[row]) : A{};
+    A plain{}, weighted{};
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const u = (x[at + i] - m) * s, g = weight == nullptr ? dy[at + i] : dy[at + i] * weight[i];
+      A const u = (static_cast<A>(x[at + i]) - m) * s, d = static_cast<A>(dy[at + i]), g = weight == nullptr ? d : d * static_cast<A>(weight[i]);
       plain += g;
       weighted = fma(g, u, weighted);
     }
-    T const count = static_cast<T>(width), a = Team::sum(plain, shared) / count, b = Team::sum(weighted, shared) / count;
+    A const count = static_cast<A>(width), a = Team::sum(plain, shared) / count, b = Team::sum(weighted, shared) / count;
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const u = (x[at + i] - m) * s, g = weight == nullptr ? dy[at + i] : dy[at + i] * weight[i];
-      dx[at + i] = s * (g - fma(u, b, a));
+      A const u = (static_cast<A>(x[at + i]) - m) * s, d = static_cast<A>(dy[at + i]), g = weight == nullptr ? d : d * static_cast<A>(weight[i]);
+      dx[at + i] = static_cast<T>(s * (g - fma(u, b, a)));
     }
   }
 };
@@ -473,29 +486,30 @@ struct layer_norm_wide_columns {
   T* dbias;
   std::uint64_t rows, width;
   __device__ void operator()(std::uint64_t i) const {
-    T weighted{}, plain{};
+    using A = arithmetic_type<T>;
+    A weighted{}, plain{};
     for (std::uint64_t r = 0; r < rows; ++r) {
-      T const d = dy[r * width + i];
-      weighted = fma(d, (x[r * width + i] - mean[r]) * rstd[r], weighted);
+      A const d = static_cast<A>(dy[r * width + i]);
+      weighted = fma(d, (static_cast<A>(x[r * width + i]) - static_cast<A>(mean[r])) * static_cast<A>(rstd[r]), weighted);
       plain += d;
     }
-    if (dweight != nullptr) dweight[i] = weighted;
-    if (dbias != nullptr) dbias[i] = plain;
+    if (dweight != nullptr) dweight[i] = static_cast<T>(weighted);
+    if (dbias != nullptr) dbias[i] = static_cast<T>(plain);
   }
 };
 
 /// The parts in ascending order, into two arrays of `width`.
 template <class T>
 struct join_layer_norm_parts {
-  T const* parts;
+  arithmetic_type<T> const* parts;
   std::uint64_t count, width;
   T* dweight;
   T* dbias;
   __device__ void operator()(std::uint64_t i) const {
-    T sum{};
+    arithmetic_type<T> sum{};
     for (std::uint64_t p = 0; p < count; ++p) sum += parts[p * 2 * width + i];
     T* const to = i < width ? dweight : dbias;
-    if (to != nullptr) to[i < width ? i : i - width] = sum;
+    if (to != nullptr) to[i < width ? i : i - width] = static_cast<T>(sum);
   }
 };
 
@@ -512,8 +526,9 @@ void layer_norm_backward(cuda const& device, std::size_t rows, std::size_t width
                          T* dweight, T* dbias, T* dx, T*) {
   if (rows == 0) return;
   bool const wants_parts = dweight != nullptr || dbias != nullptr;
-  std::size_t const team_bytes = 4 * width * sizeof(T);
-  std::size_t const weight_bytes = width * sizeof(T);
+  using A = arithmetic_type<T>;
+  std::size_t const team_bytes = 4 * width * sizeof(A);
+  std::size_t const weight_bytes = width * sizeof(A);
   bool const narrow = team_bytes * 8 + weight_bytes + 256 <= detail::shared_bytes;
   if (!narrow && team_bytes + weight_bytes + 256 > detail::shared_bytes) {
     // Columns first: dx may take dy's memory.
@@ -526,7 +541,8 @@ void layer_norm_backward(cuda const& device, std::size_t rows, std::size_t width
   std::size_t const teams = narrow ? 8 : 1;
   std::size_t const rows_of_team = rows >= 16 * 1024 ? 32 : rows >= 1024 ? 16 : 8;
   std::size_t const blocks = (rows + teams * rows_of_team - 1) / (teams * rows_of_team);
-  T* const parts = wants_parts ? static_cast<T*>(device.context().scratch(blocks * 2 * width * sizeof(T))) : nullptr;
+  auto* const parts =
+      wants_parts ? static_cast<arithmetic_type<T>*>(device.context().scratch(blocks * 2 * width * sizeof(arithmetic_type<T>))) : nullptr;
   auto* const kernel = narrow ? &detail::layer_norm_backward_rows<32, T> : &detail::layer_norm_backward_rows<static_cast<int>(detail::block_threads), T>;
   device.launch(kernel, dim3{static_cast<unsigned>(blocks)}, dim3{detail::block_threads}, team_bytes * teams + weight_bytes, rows, width,
                 static_cast<unsigned>(rows_of_team), dy, x, weight, mean, rstd, parts, wants_parts, dx);

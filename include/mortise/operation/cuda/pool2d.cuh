@@ -6,6 +6,7 @@
 
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/pool2d.hpp>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -35,7 +36,8 @@ struct max_pool2d_outputs {
     std::uint64_t const rest = e / g.out_w;
     unsigned const p = static_cast<unsigned>(rest % g.out_h);
     T const* const map = x + rest / g.out_h * (std::uint64_t{g.in_h} * g.in_w);
-    T best = -layout_of<T>::infinity;
+    using A = arithmetic_type<T>;
+    A best = -layout_of<A>::infinity;
     unsigned place = pool2d_clipped;
     for (unsigned i = 0; i < g.kernel_h; ++i) {
       unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h;  // wraps far beyond in_h where it is negative
@@ -43,12 +45,12 @@ struct max_pool2d_outputs {
       for (unsigned j = 0; j < g.kernel_w; ++j) {
         unsigned const s = q * g.stride_w + j * g.dilation_w - g.pad_w;
         if (s >= g.in_w) continue;
-        T const v = map[r * g.in_w + s];
+        A const v = static_cast<A>(map[r * g.in_w + s]);
         if (place == pool2d_clipped || v > best || v != v) best = v, place = i * g.kernel_w + j;
       }
     }
-    if (relu != 0 && T{0} >= best) best = T{0}, place = pool2d_clipped;
-    y[e] = best;
+    if (relu != 0 && A{0} >= best) best = A{0}, place = pool2d_clipped;
+    y[e] = static_cast<T>(best);
     if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
   }
 };
@@ -81,12 +83,12 @@ struct max_pool2d_inputs {
     std::uint64_t const rest = e / g.in_w;
     unsigned const r = static_cast<unsigned>(rest % g.in_h);
     std::uint64_t const map = rest / g.in_h * (std::uint64_t{g.out_h} * g.out_w);
-    T sum{};
+    arithmetic_type<T> sum{};
     for_each_window_of(g, r, s, [&](unsigned p, unsigned q, unsigned place) {
       std::uint64_t const at = map + p * g.out_w + q;
-      if (index[at] == place) sum += dy[at];
+      if (index[at] == place) sum += static_cast<arithmetic_type<T>>(dy[at]);
     });
-    dx[e] = sum;
+    dx[e] = static_cast<T>(sum);
   }
 };
 
@@ -100,16 +102,16 @@ struct avg_pool2d_outputs {
     std::uint64_t const rest = e / g.out_w;
     unsigned const p = static_cast<unsigned>(rest % g.out_h);
     T const* const map = x + rest / g.out_h * (std::uint64_t{g.in_h} * g.in_w);
-    T sum{};
+    arithmetic_type<T> sum{};
     for (unsigned i = 0; i < g.kernel_h; ++i) {
       unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h;
       if (r >= g.in_h) continue;
       for (unsigned j = 0; j < g.kernel_w; ++j) {
         unsigned const s = q * g.stride_w + j * g.dilation_w - g.pad_w;
-        if (s < g.in_w) sum += map[r * g.in_w + s];
+        if (s < g.in_w) sum += static_cast<arithmetic_type<T>>(map[r * g.in_w + s]);
       }
     }
-    y[e] = sum / static_cast<T>(g.kernel_h * g.kernel_w);
+    y[e] = static_cast<T>(sum / static_cast<arithmetic_type<T>>(g.kernel_h * g.kernel_w));
   }
 };
 template <class T>
@@ -122,10 +124,10 @@ struct avg_pool2d_inputs {
     std::uint64_t const rest = e / g.in_w;
     unsigned const r = static_cast<unsigned>(rest % g.in_h);
     std::uint64_t const map = rest / g.in_h * (std::uint64_t{g.out_h} * g.out_w);
-    T const count = static_cast<T>(g.kernel_h * g.kernel_w);
-    T sum{};
-    for_each_window_of(g, r, s, [&](unsigned p, unsigned q, unsigned) { sum += dy[map + p * g.out_w + q] / count; });
-    dx[e] = sum;
+    auto const count = static_cast<arithmetic_type<T>>(g.kernel_h * g.kernel_w);
+    arithmetic_type<T> sum{};
+    for_each_window_of(g, r, s, [&](unsigned p, unsigned q, unsigned) { sum += static_cast<arithmetic_type<T>>(dy[map + p * g.out_w + q]) / count; });
+    dx[e] = static_cast<T>(sum);
   }
 };
 
@@ -146,10 +148,10 @@ struct adaptive_avg_pool2d_outputs {
     T const* const map = x + rest / g.out_h * (std::uint64_t{g.in_h} * g.in_w);
     unsigned const top = g.start(p, g.in_h, g.out_h), bottom = g.stop(p, g.in_h, g.out_h);
     unsigned const left = g.start(q, g.in_w, g.out_w), right = g.stop(q, g.in_w, g.out_w);
-    T sum{};
+    arithmetic_type<T> sum{};
     for (unsigned r = top; r < bottom; ++r)
-      for (unsigned s = left; s < right; ++s) sum += map[r * g.in_w + s];
-    y[e] = sum / static_cast<T>((bottom - top) * (right - left));
+      for (unsigned s = left; s < right; ++s) sum += static_cast<arithmetic_type<T>>(map[r * g.in_w + s]);
+    y[e] = static_cast<T>(sum / static_cast<arithmetic_type<T>>((bottom - top) * (right - left)));
   }
 };
 template <class T>
@@ -162,16 +164,16 @@ struct adaptive_avg_pool2d_inputs {
     std::uint64_t const rest = e / g.in_w;
     unsigned const r = static_cast<unsigned>(rest % g.in_h);
     std::uint64_t const map = rest / g.in_h * (std::uint64_t{g.out_h} * g.out_w);
-    T sum{};
+    arithmetic_type<T> sum{};
     for (unsigned p = r * g.out_h / g.in_h; p < g.out_h && g.start(p, g.in_h, g.out_h) <= r; ++p) {
       if (g.stop(p, g.in_h, g.out_h) <= r) continue;
       for (unsigned q = s * g.out_w / g.in_w; q < g.out_w && g.start(q, g.in_w, g.out_w) <= s; ++q) {
         if (g.stop(q, g.in_w, g.out_w) <= s) continue;
         unsigned const count = (g.stop(p, g.in_h, g.out_h) - g.start(p, g.in_h, g.out_h)) * (g.stop(q, g.in_w, g.out_w) - g.start(q, g.in_w, g.out_w));
-        sum += dy[map + p * g.out_w + q] / static_cast<T>(count);
+        sum += static_cast<arithmetic_type<T>>(dy[map + p * g.out_w + q]) / static_cast<arithmetic_type<T>>(count);
       }
     }
-    dx[e] = sum;
+    dx[e] = static_cast<T>(sum);
   }
 };
 template <class G>

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <mortise/operation/cuda/launch.cuh>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -63,21 +64,22 @@ void sum_on_device(cuda const& device, T const* x, std::size_t n, T factor, T co
 }
 
 /// to[c] = sum over rows of x[r, c]; x is (rows, columns). Blocks of 32 columns x 8 threads, each thread every 8th row of its slice.
-template <class T>
-__global__ void __launch_bounds__(block_threads) column_sum_blocks(T const* x, std::uint64_t rows, std::uint64_t columns, std::uint64_t slice, T* to) {
-  __shared__ T shared[8][33];
+template <class From, class To>
+__global__ void __launch_bounds__(block_threads) column_sum_blocks(From const* x, std::uint64_t rows, std::uint64_t columns, std::uint64_t slice, To* to) {
+  using A = arithmetic_type<From>;
+  __shared__ A shared[8][33];
   unsigned const lane = threadIdx.x % 32, y = threadIdx.x / 32;
   std::uint64_t const c = std::uint64_t{blockIdx.x} * 32 + lane;
   std::uint64_t const first = blockIdx.y * slice;
   std::uint64_t const last = first + slice < rows ? first + slice : rows;
-  T sum{};
+  A sum{};
   if (c < columns)
-    for (std::uint64_t r = first + y; r < last; r += 8) sum += x[r * columns + c];
+    for (std::uint64_t r = first + y; r < last; r += 8) sum += static_cast<A>(x[r * columns + c]);
   shared[y][lane] = sum;
   __syncthreads();
   if (y == 0 && c < columns) {
     for (int i = 1; i < 8; ++i) sum += shared[i][lane];
-    to[blockIdx.y * columns + c] = sum;
+    to[blockIdx.y * columns + c] = static_cast<To>(sum);
   }
 }
 
@@ -88,12 +90,13 @@ void column_sums(cuda const& device, std::size_t rows, std::size_t columns, T co
   std::size_t const slices = (rows + slice - 1) / slice;
   dim3 const grid{static_cast<unsigned>((columns + 31) / 32)};
   if (slices <= 1) {
-    device.launch(&column_sum_blocks<T>, grid, dim3{block_threads}, 0, x, rows, columns, slice, to);
+    device.launch(&column_sum_blocks<T, T>, grid, dim3{block_threads}, 0, x, rows, columns, slice, to);
     return;
   }
-  T* const partial = static_cast<T*>(device.context().scratch(slices * columns * sizeof(T)));
-  device.launch(&column_sum_blocks<T>, dim3{grid.x, static_cast<unsigned>(slices)}, dim3{block_threads}, 0, x, rows, columns, slice, partial);
-  device.launch(&column_sum_blocks<T>, grid, dim3{block_threads}, 0, partial, slices, columns, slices, to);
+  using A = arithmetic_type<T>;
+  A* const partial = static_cast<A*>(device.context().scratch(slices * columns * sizeof(A)));
+  device.launch(&column_sum_blocks<T, A>, dim3{grid.x, static_cast<unsigned>(slices)}, dim3{block_threads}, 0, x, rows, columns, slice, partial);
+  device.launch(&column_sum_blocks<A, T>, grid, dim3{block_threads}, 0, partial, slices, columns, slices, to);
 }
 
 }  // namespace detail

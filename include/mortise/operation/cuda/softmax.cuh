@@ -7,6 +7,7 @@
 #include <mortise/detail/math.hpp>
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/softmax.hpp>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -21,29 +22,30 @@ struct softmax_row {
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
-    __shared__ T shared[8];
-    T* const kept = reinterpret_cast<T*>(memory);
+    using A = arithmetic_type<T>;
+    __shared__ A shared[8];
+    A* const kept = reinterpret_cast<A*>(memory);
     T const* const from = x + row * width;
     T* const to = y + row * width;
     std::uint64_t const n = active ? width : 0;
-    T top = -layout_of<T>::infinity;
+    A top = -layout_of<A>::infinity;
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const v = from[i];
+      A const v = static_cast<A>(from[i]);
       if (cached) kept[i] = v;
       top = v > top || v != v ? v : top;
     }
     top = Team::max(top, shared);
-    T sum{};
+    A sum{};
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const e = exp((cached ? kept[i] : from[i]) - top);
+      A const e = exp((cached ? kept[i] : static_cast<A>(from[i])) - top);
       if (cached && !Log) kept[i] = e;
       sum += e;
     }
     sum = Team::sum(sum, shared);
-    T const last = Log ? log(sum) : T(1) / sum;
+    A const last = Log ? log(sum) : A(1) / sum;
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const v = cached ? kept[i] : from[i];
-      to[i] = Log ? (v - top) - last : (cached ? v : exp(v - top)) * last;
+      A const v = cached ? kept[i] : static_cast<A>(from[i]);
+      to[i] = static_cast<T>(Log ? (v - top) - last : (cached ? v : exp(v - top)) * last);
     }
   }
 };
@@ -58,19 +60,20 @@ struct softmax_backward_row {
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
-    __shared__ T shared[8];
-    T* const kept = reinterpret_cast<T*>(memory);
+    using A = arithmetic_type<T>;
+    __shared__ A shared[8];
+    A* const kept = reinterpret_cast<A*>(memory);
     std::uint64_t const at = row * width, n = active ? width : 0;
-    T sum{};
+    A sum{};
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const g = dy[at + i], p = y[at + i];
+      A const g = static_cast<A>(dy[at + i]), p = static_cast<A>(y[at + i]);
       if (cached) kept[i] = g, kept[width + i] = p;
       sum = Log ? sum + g : fma(g, p, sum);
     }
     sum = Team::sum(sum, shared);
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size) {
-      T const g = cached ? kept[i] : dy[at + i], p = cached ? kept[width + i] : y[at + i];
-      dx[at + i] = Log ? fma(-exp(p), sum, g) : p * (g - sum);
+      A const g = cached ? kept[i] : static_cast<A>(dy[at + i]), p = cached ? kept[width + i] : static_cast<A>(y[at + i]);
+      dx[at + i] = static_cast<T>(Log ? fma(-exp(p), sum, g) : p * (g - sum));
     }
   }
 };
@@ -83,17 +86,18 @@ struct softmax_column {
   std::uint64_t width, inner;
   __device__ void operator()(std::uint64_t c) const {
     std::uint64_t const at = c / inner * width * inner + c % inner;
-    T top = x[at];
+    using A = arithmetic_type<T>;
+    A top = static_cast<A>(x[at]);
     for (std::uint64_t i = 1; i < width; ++i) {
-      T const v = x[at + i * inner];
+      A const v = static_cast<A>(x[at + i * inner]);
       top = v > top || v != v ? v : top;
     }
-    T sum{};
-    for (std::uint64_t i = 0; i < width; ++i) sum += exp(x[at + i * inner] - top);
-    T const last = Log ? log(sum) : T(1) / sum;
+    A sum{};
+    for (std::uint64_t i = 0; i < width; ++i) sum += exp(static_cast<A>(x[at + i * inner]) - top);
+    A const last = Log ? log(sum) : A(1) / sum;
     for (std::uint64_t i = 0; i < width; ++i) {
-      T const v = x[at + i * inner] - top;
-      y[at + i * inner] = Log ? v - last : exp(v) * last;
+      A const v = static_cast<A>(x[at + i * inner]) - top;
+      y[at + i * inner] = static_cast<T>(Log ? v - last : exp(v) * last);
     }
   }
 };
@@ -105,23 +109,27 @@ struct softmax_backward_column {
   std::uint64_t width, inner;
   __device__ void operator()(std::uint64_t c) const {
     std::uint64_t const at = c / inner * width * inner + c % inner;
-    T sum{};
-    for (std::uint64_t i = 0; i < width; ++i) sum = Log ? sum + dy[at + i * inner] : fma(dy[at + i * inner], y[at + i * inner], sum);
+    using A = arithmetic_type<T>;
+    A sum{};
     for (std::uint64_t i = 0; i < width; ++i) {
-      T const g = dy[at + i * inner], p = y[at + i * inner];
-      dx[at + i * inner] = Log ? fma(-exp(p), sum, g) : p * (g - sum);
+      A const g = static_cast<A>(dy[at + i * inner]), p = static_cast<A>(y[at + i * inner]);
+      sum = Log ? sum + g : fma(g, p, sum);
+    }
+    for (std::uint64_t i = 0; i < width; ++i) {
+      A const g = static_cast<A>(dy[at + i * inner]), p = static_cast<A>(y[at + i * inner]);
+      dx[at + i * inner] = static_cast<T>(Log ? fma(-exp(p), sum, g) : p * (g - sum));
     }
   }
 };
 
 template <bool Log, class T>
 void run_softmax(cuda const& device, std::size_t outer, std::size_t width, std::size_t inner, T const* x, T* y) {
-  if (inner == 1) for_each_row(device, outer, width, width * sizeof(T), softmax_row<Log, T>{x, y, width});
+  if (inner == 1) for_each_row(device, outer, width, width * sizeof(arithmetic_type<T>), softmax_row<Log, T>{x, y, width});
   else for_each_index(device, outer * inner, softmax_column<Log, T>{x, y, width, inner});
 }
 template <bool Log, class T>
 void run_softmax_backward(cuda const& device, std::size_t outer, std::size_t width, std::size_t inner, T const* y, T const* dy, T* dx) {
-  if (inner == 1) for_each_row(device, outer, width, 2 * width * sizeof(T), softmax_backward_row<Log, T>{y, dy, dx, width});
+  if (inner == 1) for_each_row(device, outer, width, 2 * width * sizeof(arithmetic_type<T>), softmax_backward_row<Log, T>{y, dy, dx, width});
   else for_each_index(device, outer * inner, softmax_backward_column<Log, T>{y, dy, dx, width, inner});
 }
 

@@ -26,7 +26,9 @@ struct update_elements {
   T const* gradients;
   T* slots[Slots == 0 ? 1 : Slots];
   T const* squared_norm;  // of the gradients, or null
+  std::int32_t const* skip;  // nothing changes where this is not 0; or null
   __device__ void operator()(std::uint64_t position) const {
+    if (skip != nullptr && *skip != 0) return;
     int at = 0;  // the last part that begins at or before this position: the same in nearly all warps
     for (int step = part_count; step > 1;) {
       step = (step + 1) / 2;
@@ -63,7 +65,7 @@ void add_sum_of_squares(cuda const& device, T const* x, std::size_t n, T* result
 /// One launch for as many parts as its arguments hold (50 of Adam's), and then another.
 template <unsigned Used, class Function, class T, std::size_t Slots>
 void update_parts(cuda const& device, update_part<Function> const* parts, std::size_t part_count, std::size_t count, update_arrays<T, Slots> const& arrays,
-                  T const* squared_norm = nullptr) {
+                  T const* squared_norm = nullptr, std::int32_t const* skip = nullptr) {
   constexpr std::size_t most = detail::parts_per_launch<Function>;
   for (std::size_t first = 0; first < part_count; first += most) {
     std::size_t const n = part_count - first < most ? part_count - first : most;
@@ -78,6 +80,7 @@ void update_parts(cuda const& device, update_part<Function> const* parts, std::s
     f.gradients = arrays.gradients;
     for (std::size_t s = 0; s < Slots; ++s) f.slots[s] = (Used >> s & 1u) != 0 ? arrays.slots[s] : nullptr;
     f.squared_norm = squared_norm;
+    f.skip = skip;
     detail::for_each_index(device, (first + n < part_count ? parts[first + n].begin : count) - begin, f);
   }
 }
