@@ -25,6 +25,15 @@
 #define MORTISE_UNROLL(n) MORTISE_PRAGMA(GCC unroll n)
 #endif
 
+/// Whether kernels exist for several instruction sets. Not in nvcc's units: its front end loses the attributes of lambdas, and a lambda that is
+/// not inlined takes and returns wide vectors by other conventions than its caller. There, what the unit is compiled for is used
+/// (-Xcompiler=-march=native).
+#if defined(__x86_64__) && !defined(__CUDACC__)
+#define MORTISE_X86_DISPATCH 1
+#else
+#define MORTISE_X86_DISPATCH 0
+#endif
+
 /// Lambdas inside kernels must be inlined too: `[](...) MORTISE_LAMBDA_INLINE { ... }`.
 #define MORTISE_LAMBDA_INLINE __attribute__((always_inline))
 
@@ -35,7 +44,7 @@ enum class instruction_set : int { baseline, avx2, avx512 };
 /// The best instruction set of this processor, or a lower one named by MORTISE_ISA=baseline|avx2|avx512. Different sets round
 /// differently (fused multiply-add, length of partial sums), so resuming with the same bits needs the same set.
 inline instruction_set current_instruction_set() {
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
   static instruction_set const chosen = [] {
     auto best = instruction_set::baseline;
     __builtin_cpu_init();
@@ -58,7 +67,7 @@ inline instruction_set current_instruction_set() {
 #endif
 }
 
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
 template <class Kernel>
 [[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void run_avx512(Kernel const& kernel) {
   kernel.template operator()<64>();
@@ -74,7 +83,7 @@ template <class Kernel>
 }
 
 // The same for tables of functions: `Body::run<Bytes>(argument)` as an ordinary function of one instruction set.
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
 template <class Body, class Argument>
 [[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void call_avx512(Argument const& a) {
   Body::template run<64>(a);
@@ -92,7 +101,7 @@ template <class Body, class Argument>
 /// Runs `kernel` with the widest vectors that this processor has.
 template <class Kernel>
 inline void for_this_cpu(Kernel const& kernel) {
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
   switch (current_instruction_set()) {
     case instruction_set::avx512: return run_avx512(kernel);
     case instruction_set::avx2: return run_avx2(kernel);

@@ -417,12 +417,12 @@ struct gemm_kernels {
 
 template <class T>
 inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
   static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 3);
   static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 3);
 #endif
   static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 2);
-#if defined(__x86_64__)
+#if MORTISE_X86_DISPATCH
   switch (current_instruction_set()) {
     case instruction_set::avx512: return avx512;
     case instruction_set::avx2: return avx2;
