@@ -36,7 +36,7 @@ void batch_norm_backward(Args const& a, double eps) {
   auto* const dweight = a.frozen() ? nullptr : a.parameter_gradient(0);
   auto* const dbias = a.frozen() ? nullptr : a.parameter_gradient(1);
   if (a.training)
-    mortise::batch_norm_backward(a.device, a.batch, channels, positions, a.dy, a.x, a.parameter(0), a.saved, a.saved + channels, dweight, dbias, a.dx);
+    batch_norm_backward(a.device, a.batch, channels, positions, a.dy, a.x, a.parameter(0), a.saved, a.saved + channels, dweight, dbias, a.dx);
   else
     batch_norm_backward_evaluation(a.device, a.batch, channels, positions, a.dy, a.x, a.parameter(0), eps, a.buffers, a.buffers + channels, dweight,
                                    dbias, a.dx);

@@ -28,8 +28,11 @@ template <Module M>
 struct run {
   using module_type = M;
 };
+// Types with a name say it themselves: nvcc 13 does not find it in their template arguments.
 template <fixed_string Name>
-struct enter {};
+struct enter {
+  static constexpr auto entered_name = Name;
+};
 template <std::size_t Index>
 struct enter_index {};
 struct leave {};
@@ -120,9 +123,10 @@ template <std::size_t I, class M>
 struct tokens_of_child {
   using type = join<token_list<token::enter_index<I>>, tokens_of<M>, token_list<token::leave>>;
 };
-template <std::size_t I, fixed_string Name, class M>
-struct tokens_of_child<I, named<Name, M>> {
-  using type = tokens_of<named<Name, M>>;
+template <std::size_t I, class M>
+  requires requires { typename M::named_module; }
+struct tokens_of_child<I, M> {
+  using type = tokens_of<M>;
 };
 
 template <class Indices, class... Ms>
@@ -137,6 +141,7 @@ struct tokens_of_children<std::index_sequence<I...>, Ms...> {
 template <fixed_string Name, class M>
 struct named {
   static_assert(detail::name_is_whole<Name>());
+  using named_module = M;
   using tokens = detail::join<token_list<token::enter<Name>>, detail::tokens_of<M>, token_list<token::leave>>;
 };
 

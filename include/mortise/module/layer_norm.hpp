@@ -23,14 +23,14 @@ constexpr module_description describe_layer_norm(shape const& in, shape const& n
 template <class Args>
 void layer_norm_forward(Args const& a, std::size_t width, double eps) {
   std::size_t const rows = a.batch * (Args::input::elements / width);
-  mortise::layer_norm_forward(a.device, rows, width, a.x, a.parameter(0), a.parameter(1), eps, a.y, a.saved,
+  layer_norm_forward(a.device, rows, width, a.x, a.parameter(0), a.parameter(1), eps, a.y, a.saved,
                               a.saved == nullptr ? nullptr : a.saved + rows);
 }
 
 template <class Args>
 void layer_norm_backward(Args const& a, std::size_t width) {
   std::size_t const rows = a.batch * (Args::input::elements / width);
-  mortise::layer_norm_backward(a.device, rows, width, a.dy, a.x, a.parameter(0), a.saved, a.saved + rows, a.frozen() ? nullptr : a.parameter_gradient(0),
+  layer_norm_backward(a.device, rows, width, a.dy, a.x, a.parameter(0), a.saved, a.saved + rows, a.frozen() ? nullptr : a.parameter_gradient(0),
                                a.frozen() ? nullptr : a.parameter_gradient(1), a.dx, a.workspace);
 }
 

@@ -59,10 +59,10 @@ struct token_info_of<token::run<M>> {
   static constexpr module_description describe(shape in) { return M::describe(in); }
   static constexpr token_info value{token_info::kind::run, 0, M::name, &describe};
 };
-template <fixed_string Name>
-struct token_info_of<token::enter<Name>> {
-  static constexpr auto text = Name;
-  static constexpr token_info value{token_info::kind::enter, 0, std::string_view{text}, nullptr};
+template <class Token>
+  requires requires { Token::entered_name; }
+struct token_info_of<Token> {
+  static constexpr token_info value{token_info::kind::enter, 0, std::string_view{Token::entered_name}, nullptr};
 };
 template <std::size_t I>
 struct token_info_of<token::enter_index<I>> {

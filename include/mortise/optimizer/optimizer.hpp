@@ -367,6 +367,8 @@ class optimizer {
     return detail::sqrt(total);
   }
 
+  static constexpr bool skips_overflows = requires(Model& m) { m.overflow(); };
+
   using update_function = detail::update_function<Rule, element>;
 
   /// One pass for all ranges whose rules use the same slots: nearly always one in all.
@@ -388,7 +390,7 @@ class optimizer {
         begin += last - first;
       }
       if (parts_.empty()) return;
-      if constexpr (requires { model_->overflow(); })  // a network that computes in 16 bits: the device decides whether to update
+      if constexpr (skips_overflows)  // a network that computes in 16 bits: the device decides whether to update
         update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_on_device ? norm_workspace_.data() : nullptr, model_->overflow());
       else if constexpr (norm_on_device) update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_, norm_workspace_.data());
       else update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_);

@@ -1,7 +1,6 @@
 // 16-bit floats as storage: conversions are exact in one direction and round to nearest even in the other.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 #include <mortise/config.hpp>
@@ -24,7 +23,7 @@ struct f16 {
 
  private:
   static MORTISE_HD constexpr std::uint16_t from_float(float value) {
-    std::uint32_t const u = std::bit_cast<std::uint32_t>(value);
+    std::uint32_t const u = __builtin_bit_cast(std::uint32_t, value);
     std::uint32_t const sign = (u >> 16) & 0x8000u;
     std::uint32_t const magnitude = u & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));  // NaN, kept quiet
@@ -46,15 +45,15 @@ struct f16 {
     std::uint32_t const sign = (static_cast<std::uint32_t>(b) & 0x8000u) << 16;
     std::uint32_t const exponent = (b >> 10) & 0x1fu;
     std::uint32_t mantissa = b & 0x3ffu;
-    if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
-    if (exponent != 0) return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (mantissa << 13));
-    if (mantissa == 0) return std::bit_cast<float>(sign);
+    if (exponent == 31) return __builtin_bit_cast(float, sign | 0x7f800000u | (mantissa << 13));
+    if (exponent != 0) return __builtin_bit_cast(float, sign | ((exponent + 112u) << 23) | (mantissa << 13));
+    if (mantissa == 0) return __builtin_bit_cast(float, sign);
     std::uint32_t e = 113;
     while (!(mantissa & 0x400u)) {
       mantissa <<= 1;
       --e;
     }
-    return std::bit_cast<float>(sign | (e << 23) | ((mantissa & 0x3ffu) << 13));
+    return __builtin_bit_cast(float, sign | (e << 23) | ((mantissa & 0x3ffu) << 13));
   }
 };
 
@@ -64,7 +63,7 @@ struct bf16 {
 
   bf16() = default;
   MORTISE_HD constexpr bf16(float value) : bits{from_float(value)} {}
-  MORTISE_HD constexpr operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+  MORTISE_HD constexpr operator float() const { return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16); }
 
   static MORTISE_HD constexpr bf16 from_bits(std::uint16_t b) {
     bf16 r;
@@ -74,7 +73,7 @@ struct bf16 {
 
  private:
   static MORTISE_HD constexpr std::uint16_t from_float(float value) {
-    std::uint32_t const u = std::bit_cast<std::uint32_t>(value);
+    std::uint32_t const u = __builtin_bit_cast(std::uint32_t, value);
     if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40u);
     return static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
