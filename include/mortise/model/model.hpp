@@ -146,7 +146,7 @@ class model {
   static_assert(detail::is_extents<Input>,
                 "mortise::model: the second argument is the shape of one sample, without the batch, such as mortise::extents<1, 28, 28>");
   static_assert(Device<D>, "mortise::model: the third argument is a device, such as mortise::host; the element type is the fourth");
-  static_assert(std::is_floating_point_v<arithmetic_type<T>>, "mortise::model: networks compute in float, double, or on CUDA in f16 or bf16; other types are for storage");
+  static_assert(std::is_floating_point_v<arithmetic_type<T>>, "mortise::model: networks compute in float or double, on CUDA devices also in f16 or bf16; other types are for storage");
 
  public:
   using network = Network;
