@@ -66,9 +66,8 @@ def count(program, network):
         spread = sectors / ideal if ideal else 1
         least = factor * d["global_bytes_stored"] if factor else None
         ratio = moved / least if least else None
-        print(f"  {short(name):72} {d['launches']:8g} {moved:10.0f} {least if least else '':>10.10} {f'{ratio:.2f}' if ratio else '':>6} {sectors:8.0f} {spread:6.2f}"
-              if least is None else
-              f"  {short(name):72} {d['launches']:8g} {moved:10.0f} {least:10.0f} {ratio:6.2f} {sectors:8.0f} {spread:6.2f}")
+        goal = f"{least:10.0f} {ratio:6.2f}" if least else f"{'':10} {'':6}"
+        print(f"  {short(name):72} {d['launches']:8g} {moved:10.0f} {goal} {sectors:8.0f} {spread:6.2f}")
         if ratio and ratio > BYTES_GOAL:
             missed.append(f"{short(name)}: {ratio:.2f} times the least bytes")
         if factor and spread > SECTORS_GOAL:
