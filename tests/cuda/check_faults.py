@@ -5,6 +5,7 @@ usage: check_faults.py CUDA_FAULTS
 Each time: an error of the library's type, which names what failed; no leak; the model goes on from the last checkpoint to the bits of the run
 without a failure.
 """
+import concurrent.futures
 import os
 import re
 import subprocess
@@ -26,18 +27,21 @@ if whole.returncode != 0 or errors or not digest:
     sys.exit(f"the run without a failure fails: {whole.stdout}{whole.stderr}")
 
 bad = 0
-for kind in ("malloc", "hostalloc", "memcpy", "memset", "launch", "cublas", "graph"):
-    number = 0
-    while True:
-        number += 1
-        result, errors, found = run(f"{kind}:{number}")
-        if "injected failure" not in result.stderr:
-            break
-        if result.returncode != 0 or len(errors) != 1 or found != digest:
+with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for kind in ("malloc", "hostalloc", "memcpy", "memset", "launch", "cublas", "graph"):
+        number, failed = 0, 0
+        while failed == number:  # all so far: there may be more
+            attempts = range(number + 1, number + 9)
+            for n, (result, errors, found) in zip(attempts, pool.map(lambda n: run(f"{kind}:{n}"), attempts)):
+                number = n
+                if "injected failure" not in result.stderr:
+                    break
+                failed += 1
+                if result.returncode != 0 or len(errors) != 1 or found != digest:
+                    bad += 1
+                    print(f"{kind} number {n}: status {result.returncode}, errors {errors}, digest {found}\n{result.stdout[-500:]}{result.stderr[-1500:]}")
+        print(f"{kind}: {failed} calls failed in turn", flush=True)
+        if failed == 0:
             bad += 1
-            print(f"{kind} number {number}: status {result.returncode}, errors {errors}, digest {found}\n{result.stdout[-500:]}{result.stderr[-1500:]}")
-    print(f"{kind}: {number - 1} calls failed in turn", flush=True)
-    if number == 1 and kind != "hostalloc":
-        bad += 1
-        print(f"{kind}: nothing to fail")
+            print(f"{kind}: nothing to fail")
 sys.exit(1 if bad else 0)
