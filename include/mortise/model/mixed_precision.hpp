@@ -74,14 +74,17 @@ class mixed_precision {
     visit(std::string_view{"growth_interval"}, described_.growth_interval);
     visit(std::string_view{"_growth_tracker"}, described_.growth_tracker);
   }
+  /// Waits for nothing: a step that is being recorded may call it.
   void take_described() {
     if (described_ == before_) return;
-    before_ = described_;
-    set(described_);
+    settings = before_ = described_;
+    next_ = {static_cast<float>(settings.scale), static_cast<std::int32_t>(settings.growth_tracker), 0};
+    state.device().copy(state.data(), &next_, sizeof next_);
   }
 
  private:
   grad_scaler described_{}, before_{};
+  loss_scale_state next_{};
 };
 
 }  // namespace mortise
