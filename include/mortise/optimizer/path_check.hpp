@@ -1,6 +1,7 @@
-// A path that matches no parameter is a compile error, with the name that is nearest.
+// A path that matches no parameter is a compile error, with the names that are nearest.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <string_view>
 
@@ -17,21 +18,43 @@ constexpr bool matches_any(Table const& table, std::string_view pattern) {
   return false;
 }
 
-/// The arguments are the report: the path as written, and the name of a parameter that resembles it most.
-template <class Path, class NearestName>
+/// The three parameters whose names resemble a path most, best first; with fewer parameters some come twice.
+template <class Table>
+constexpr std::array<std::size_t, 3> nearest_parameters(Table const& table, std::string_view path) {
+  std::array<std::size_t, 3> found{};
+  for (std::size_t n = 0; n < 3 && n < table.size(); ++n) {
+    auto const position = [&](std::size_t i) {  // of the i-th parameter that is not found yet
+      for (std::size_t at = 0;; ++at) {
+        bool known = false;
+        for (std::size_t k = 0; k < n; ++k) known = known || found[k] == at;
+        if (!known && i-- == 0) return at;
+      }
+    };
+    found[n] = position(nearest_name(table.size() - n, [&](std::size_t i) { return std::string_view{table[position(i)].name}; }, path));
+  }
+  for (std::size_t n = table.size(); n < 3; ++n) found[n] = found[0];
+  return found;
+}
+
+/// The arguments are the report: the path as written, and the names of parameters that resemble it most.
+template <class Path, class... NearestNames>
 constexpr void path_names_parameters() {
   static_assert(sizeof(Path) == 0,
                 "mortise: the path matches no parameter; paths are PyTorch's names, as net.parameter takes them: \"features\" or \"features.*\" "
-                "for all under it, \"**.bias\" for all that end so; the path and the nearest name stand beside this message");
+                "for all under it, \"**.bias\" for all that end so; the path and the nearest names stand beside this message");
 }
+
+template <class Model, std::size_t Parameter>
+using nearest_parameter = nearest_of<fixed_text<std::string_view{Model::parameter_table[Parameter].name}.size()>(Model::parameter_table[Parameter].name.data())>;
 
 template <class Model, fixed_string P>
 constexpr bool check_path() {
   constexpr auto const& table = Model::parameter_table;
-  if constexpr (!matches_any(table, P.view())) {
-    constexpr std::size_t near = nearest_name(table.size(), [](std::size_t i) { return std::string_view{Model::parameter_table[i].name}; }, P.view());
-    constexpr std::string_view name = table.size() == 0 ? std::string_view{} : std::string_view{table[near].name};
-    path_names_parameters<path_of<P>, nearest_of<fixed_text<name.size()>(name.data())>>();
+  if constexpr (table.size() == 0) {
+    path_names_parameters<path_of<P>>();
+  } else if constexpr (!matches_any(table, P.view())) {
+    constexpr auto near = nearest_parameters(table, P.view());
+    path_names_parameters<path_of<P>, nearest_parameter<Model, near[0]>, nearest_parameter<Model, near[1]>, nearest_parameter<Model, near[2]>>();
   }
   return true;
 }

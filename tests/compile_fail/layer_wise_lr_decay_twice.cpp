@@ -1,0 +1,13 @@
+// expected-error: mortise::optimizer: layer_wise_lr_decay stands here twice
+#include <mortise/model/model.hpp>
+#include <mortise/module/batch_norm.hpp>
+#include <mortise/module/linear.hpp>
+#include <mortise/module/sequential.hpp>
+#include <mortise/optimizer/adam.hpp>
+#include <mortise/optimizer/optimizer.hpp>
+#include <mortise/schedule/scheduler.hpp>
+
+namespace mt = mortise;
+
+mt::model<mt::sequential<mt::named<"features", mt::sequential<mt::linear<6>, mt::batch_norm1d>>, mt::named<"classifier", mt::linear<2>>>, mt::extents<4>> m;
+mt::optimizer opt{m, mt::adam{}, mt::layer_wise_lr_decay<>{.decay = 0.5f}, mt::layer_wise_lr_decay<"features">{.decay = 0.5f}};
