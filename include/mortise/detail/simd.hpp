@@ -140,7 +140,10 @@ struct simd {
   }
   MORTISE_INLINE explicit simd(reg const& r) : v(r) {}
 
-  MORTISE_INLINE static simd load(T const* p) { return simd{static_cast<reg>(*reinterpret_cast<memory const*>(p))}; }
+  MORTISE_INLINE static simd load(T const* p) {
+    reg const r = *reinterpret_cast<memory const*>(p);  // a copy: no reference may be bound to what is not aligned for it
+    return simd{r};
+  }
   MORTISE_INLINE void store(T* p) const { *reinterpret_cast<memory*>(p) = v; }
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)  // those judge an assembler operand by the surrounding function
   static constexpr bool masked_moves = sizeof(reg) == 64;
