@@ -216,7 +216,7 @@ def start_workers(arguments, threads):
         count = environment["OMP_NUM_THREADS"]
         if (build / "libtorch_steps").exists():
             workers.append(Worker("libtorch" + suffix, [build / "libtorch_steps", count], environment, arguments.awake))
-        if not arguments.no_python_torch:
+        if not arguments.no_python_torch and Path("/usr/lib/python3/dist-packages/torch").exists():
             command = ["/usr/bin/python3", HERE / "peers" / "torch_steps.py", count]
             workers.append(Worker("torch" + suffix, command, environment, arguments.awake))
         if setting in ("", "omp", "omp+blas"):
@@ -224,6 +224,17 @@ def start_workers(arguments, threads):
                 if (build / f"{program}_steps").exists():
                     workers.append(Worker(program + suffix, [build / f"{program}_steps"], environment, arguments.awake))
     return workers
+
+
+# Debian packages of the peers, by what tells that they are there.
+PEER_PACKAGES = {"/usr/lib/python3/dist-packages/torch": "python3-torch", "/usr/include/torch/csrc/api/include": "libtorch-dev",
+                 "/usr/include/dlib/dnn.h": "libdlib-dev", "/usr/lib/x86_64-linux-gnu/openblas-pthread": "libopenblas-dev"}
+
+
+def say_what_lacks():
+    lacking = [package for path, package in PEER_PACKAGES.items() if not Path(path).exists()]
+    if lacking:
+        print(f"left out, since not installed: {', '.join(lacking)}; all of them: apt install {' '.join(PEER_PACKAGES.values())}", flush=True)
 
 
 # ---- measuring --------------------------------------------------------------------------------------------------------------------------
@@ -397,6 +408,8 @@ def main():
     parser.add_argument("--only-ours", action="store_true", help="leave out the native, avx2 and baseline builds")
     parser.add_argument("--json", help="write all results there")
     arguments = parser.parse_args()
+    if not arguments.no_peers:
+        say_what_lacks()
     if arguments.make:
         build_workers(Path(arguments.build), arguments.rltools)
     if not Path(arguments.build, "steps").exists():

@@ -300,13 +300,23 @@ struct dot_kernel {
         }
       }
       if (rest == 0) break;
-      for (std::size_t e = 0; e < W; ++e) {
-        for (std::size_t i = 0; i < Rows; ++i) last_x[i][e] = e < rest ? x[i][e] : T{0};
-        for (std::size_t j = 0; j < Columns; ++j)
-          last_w[j][e] = e < rest ? (single ? w[j / 4][j % 4 * w_row + e] : w[single ? 0 : j][e]) : T{0};
+      // Unrolled, or the pointers would live in memory.
+      MORTISE_UNROLL(16)
+      for (std::size_t i = 0; i < Rows; ++i) {
+        for (std::size_t e = 0; e < W; ++e) last_x[i][e] = e < rest ? x[i][e] : T{0};
+        x[i] = last_x[i];
       }
-      for (std::size_t i = 0; i < Rows; ++i) x[i] = last_x[i];
-      for (std::size_t j = 0; j < pointers; ++j) w[j] = last_w[single ? 4 * j : j];
+      MORTISE_UNROLL(16)
+      for (std::size_t j = 0; j < pointers; ++j) {
+        if constexpr (single) {
+          for (std::size_t r = 0; r < 4; ++r)
+            for (std::size_t e = 0; e < W; ++e) last_w[4 * j + r][e] = e < rest ? w[j][r * w_row + e] : T{0};
+          w[j] = last_w[4 * j];
+        } else {
+          for (std::size_t e = 0; e < W; ++e) last_w[j][e] = e < rest ? w[j][e] : T{0};
+          w[j] = last_w[j];
+        }
+      }
       w_row = W;
       rest = 0;
     }
