@@ -1,10 +1,13 @@
-// Losses that compare element with element, and negative log likelihood, on CUDA: value and gradient stay on the device. Contracts:
-// operation/pointwise_loss.hpp, operation/nll.hpp.
+// Losses on CUDA: value and gradient stay on the device. Contracts: loss/*.hpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include <mortise/loss/bce_with_logits_loss.hpp>
+#include <mortise/loss/cross_entropy_loss.hpp>
+#include <mortise/loss/nll_loss.hpp>
 #include <mortise/operation/cuda/cross_entropy.cuh>
 #include <mortise/operation/pointwise_loss.hpp>
 
@@ -61,6 +64,51 @@ void pointwise_loss(cuda const& device, Formula const& formula, std::size_t coun
   device.launch(&detail::pointwise_loss_pieces<Formula, T>, dim3{static_cast<unsigned>(pieces)}, dim3{detail::block_threads}, 0, formula, count, x, y, scale,
                 dx, parts);
   detail::sum_on_device<detail::identity_of>(device, static_cast<T const*>(parts), pieces, scale, static_cast<T const*>(nullptr), value, scratch_offset + own);
+}
+
+/// Losses with settings that live in host memory.
+template <class Out, class T>
+void compute_loss(Out, cross_entropy_loss const& loss, cuda const& device, std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* value,
+                  T* workspace) {
+  constexpr std::size_t classes = Out::value[0], positions = detail::positions_of(Out::value);
+  if (!loss.weight.empty() && loss.weight.size() != classes)
+    detail::throw_weight_count("cross_entropy_loss", "weight", loss.weight.size(), classes);
+  cross_entropy_args<T> a;
+  a.batch = batch;
+  a.classes = classes;
+  a.positions = positions;
+  a.x = x;
+  a.target = y;
+  a.dx = dx;
+  a.losses = workspace;
+  a.ignored = loss.ignore_index;
+  a.smoothing = static_cast<T>(loss.label_smoothing.value);
+  cross_entropy_on_device(device, a, loss.weight, loss.reduction == reduction::mean,
+                          loss.reduction == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, value);
+}
+
+template <class Out, class T>
+void compute_loss(Out, nll_loss const& loss, cuda const& device, std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* value, T* workspace) {
+  constexpr std::size_t classes = Out::value[0], positions = detail::positions_of(Out::value);
+  if (!loss.weight.empty() && loss.weight.size() != classes) detail::throw_weight_count("nll_loss", "weight", loss.weight.size(), classes);
+  auto const [weight, common, used] = detail::class_settings<T>(device, loss.weight);
+  std::size_t const n = batch * positions;
+  device.launch(&detail::cross_entropy_scale_kernel<T>, dim3{1}, dim3{detail::block_threads}, 0, y, n, classes, loss.ignore_index, weight,
+                loss.reduction == reduction::mean ? 1 : 0, loss.reduction == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, common);
+  detail::for_each_index(device, n * classes, detail::nll_elements<T>{x, y, loss.ignore_index, weight, common, classes, positions, dx, workspace});
+  detail::sum_on_device<detail::identity_of>(device, static_cast<T const*>(workspace), n, T(1), static_cast<T const*>(&common->scale), value, used);
+}
+
+template <class Out, class T>
+void compute_loss(Out, bce_with_logits_loss const& loss, cuda const& device, std::size_t batch, T const* x, T const* y, T* dx, T* value, T*) {
+  constexpr std::size_t classes = Out::value.rank == 0 ? 1 : Out::value.back();
+  if (!loss.pos_weight.empty() && loss.pos_weight.size() != classes)
+    detail::throw_weight_count("bce_with_logits_loss", "pos_weight", loss.pos_weight.size(), classes);
+  auto const [weight, common, used] = detail::class_settings<T>(device, loss.pos_weight);
+  static_cast<void>(common);
+  constexpr std::size_t per_sample = Out::value.elements();
+  pointwise_loss(device, detail::bce_with_logits_formula<T>{weight, classes}, batch * per_sample, x, y,
+                 static_cast<T>(detail::reduction_scale(loss.reduction, batch, per_sample)), dx, value, static_cast<T*>(nullptr), used);
 }
 
 }  // namespace mortise
