@@ -170,9 +170,8 @@ constexpr bool needs_fans() {
 /// Is there a parameter under this path that the initialiser can fill?
 template <class Initializer, class Table>
 constexpr bool fits_a_parameter(Table const& table, std::string_view path) {
-  if (!needs_fans<Initializer>()) return true;
   for (std::size_t i = 0; i < table.size(); ++i)
-    if (table[i].extents.rank >= 2 && path_matches(path, table[i].name)) return true;
+    if ((table[i].extents.rank >= 2 || !needs_fans<Initializer>()) && path_matches(path, table[i].name)) return true;
   return false;
 }
 

@@ -175,7 +175,7 @@ struct load_plan {
       }
     // Those that are not wanted are no reason to advise anything, but they may be what a prefix hides.
     if (report.advice.empty()) report.advice = name_advisor{std::move(missing), std::move(unexpected)}.text();
-    if (report.advice.empty()) report.advice = head_advice(report);
+    if (report.advice.empty() && names.strict) report.advice = head_advice(report);
   }
 
   /// Up to so many bytes are staged; a larger load is read into place in a second pass, in pieces of this size where it needs memory.

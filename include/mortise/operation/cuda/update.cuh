@@ -78,7 +78,8 @@ void update_parts(cuda const& device, update_part<Function> const* parts, std::s
     f.part_count = static_cast<int>(n);
     f.parameters = arrays.parameters;
     f.gradients = arrays.gradients;
-    for (std::size_t s = 0; s < Slots; ++s) f.slots[s] = (Used >> s & 1u) != 0 ? arrays.slots[s] : nullptr;
+    if constexpr (Slots != 0)
+      for (std::size_t s = 0; s < Slots; ++s) f.slots[s] = (Used >> s & 1u) != 0 ? arrays.slots[s] : nullptr;
     f.squared_norm = squared_norm;
     f.skip = skip;
     detail::for_each_index(device, (first + n < part_count ? parts[first + n].begin : count) - begin, f);
