@@ -402,6 +402,8 @@ class model {
     buffers_.swap(buffers);
     counters_.swap(counters);
   }
+  /// Computes with the parameters of `other`, in its memory, which this model's device can read; `other` must stay where it is.
+  void share_parameters(model const& other) { parameters_ = buffer<T, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size()); }
   /// Becomes a replica of `other` in everything but its parameters and buffers: seed, step, mode, settings of modules. Allocates nothing.
   void follow(model const& other) {
     seed_ = other.seed_;

@@ -109,8 +109,8 @@ inline constexpr char loss_identity = 0;
 ///     mt::train_step(many, loss, opt, batch);
 ///
 /// `net` stays the master: the optimizer updates it, and `many` saves and loads as it, under the same keys. The first device works on `net`
-/// itself, the others on replicas that are made once and take over its parameters at the start of each step. So `net` may be loaded, changed
-/// or evaluated at any time in between. It must outlive `many` and stay where it is.
+/// itself, the others on replicas that are made once and take over its parameters at the start of each step (on the host they read them where
+/// they are). So `net` may be loaded, changed or evaluated at any time in between. It must outlive `many` and stay where it is.
 ///
 /// **Bits.** The batch is cut into shards of neighbouring samples, each shard's gradient is computed alone, and the gradients are summed by
 /// a tree that depends on the number of shards alone. With `shards{S}` results have the same bits on 1 to S devices; without, each device is
@@ -406,7 +406,8 @@ class data_parallel {
       if (!r.own) continue;
       r.own->follow(*net_);
       order_work(net_->device(), r.own->device());
-      if constexpr (!on_host) bring_parameters(r);
+      if constexpr (on_host) r.own->share_parameters(*net_);
+      else bring_parameters(r);
       copy_statistics(r.own->device(), r.own->buffers().data(), r.own->counters().data());
     }
   }
@@ -425,8 +426,6 @@ class data_parallel {
       team_.run([&](std::size_t d) {
         replica& r = replicas_[d];
         batch_part const part = cut(first_device() + d);
-        if constexpr (on_host)
-          if (r.own) bring_parameters(r);
         on_copied_statistics copied{*this};
         std::size_t const last = part.first_shard(part.device + 1, whole_);
         for (std::size_t s = part.first_shard(part.device, whole_); s < last; ++s) {

@@ -27,19 +27,30 @@ class buffer {
   buffer(buffer const& other) : buffer{other.device_, other.size_} {
     if (size_ != 0) device_.copy(data_, other.data_, size_ * sizeof(T));
   }
-  buffer(buffer&& other) noexcept : device_{other.device_}, data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)} {}
+  buffer(buffer&& other) noexcept
+      : device_{other.device_}, data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)}, owns_{std::exchange(other.owns_, true)} {}
   buffer& operator=(buffer other) noexcept {
     swap(other);
     return *this;
   }
   ~buffer() {
-    if (data_ != nullptr) device_.deallocate(data_, size_ * sizeof(T));
+    if (data_ != nullptr && owns_) device_.deallocate(data_, size_ * sizeof(T));
+  }
+  /// Looks at memory that belongs to somebody else, who must keep it. A copy of this buffer owns its elements.
+  static buffer borrowed(Device const& device, T* data, std::size_t size) {
+    buffer b;
+    b.device_ = device;
+    b.data_ = data;
+    b.size_ = size;
+    b.owns_ = false;
+    return b;
   }
 
   void swap(buffer& other) noexcept {
     std::swap(device_, other.device_);
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(owns_, other.owns_);
   }
 
   T* data() const { return data_; }
@@ -53,6 +64,7 @@ class buffer {
   Device device_{};
   T* data_ = nullptr;
   std::size_t size_ = 0;
+  bool owns_ = true;
 };
 
 }  // namespace mortise
