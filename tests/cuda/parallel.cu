@@ -1,6 +1,7 @@
 // Several CUDA devices: the same bits on one device and on many, and what happens when one of them fails.
 #include <doctest/doctest.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include <mortise/optimizer/optimizer.hpp>
 #include <mortise/optimizer/sgd.hpp>
 #include <mortise/parallel/cuda.cuh>
+#include <mortise/train/checkpoint.hpp>
 
 namespace mt = mortise;
 
@@ -88,10 +90,14 @@ std::vector<float> train(std::size_t devices, Rule const& rule, int* failures = 
 TEST_CASE("with shards, any number of CUDA devices gives the same bits") {
   std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count());
   auto const dropout_sgd = train<dropping>(1, mt::sgd{.lr = 0.1f});
+  auto const dropout_adamw = train<dropping>(1, mt::adamw{});
+  auto const both_sgd = train<both>(1, mt::sgd{.lr = 0.1f});
   auto const both_adamw = train<both>(1, mt::adamw{});
   for (std::size_t devices = 2; devices <= 4 && devices <= visible; ++devices) {
     CAPTURE(devices);
     CHECK(train<dropping>(devices, mt::sgd{.lr = 0.1f}) == dropout_sgd);
+    CHECK(train<dropping>(devices, mt::adamw{}) == dropout_adamw);
+    CHECK(train<both>(devices, mt::sgd{.lr = 0.1f}) == both_sgd);
     CHECK(train<both>(devices, mt::adamw{}) == both_adamw);
   }
 }
@@ -114,6 +120,36 @@ TEST_CASE("mistakes about CUDA devices are answered in words") {
   mt::data_parallel many{net, mt::devices{mt::cuda{0}, mt::cuda{1}}};
   mt::buffer<float, mt::cuda> const x{mt::cuda{0}, 48};
   CHECK(words([&] { many.forward({x.data(), mt::shape{8, 6}}); }).find("host's memory") != std::string::npos);
+}
+
+TEST_CASE("a run saved under two CUDA devices goes on under three with the bits of the uninterrupted run") {
+  if (mt::cuda::device_count() < 3) return;
+  using net_type = mt::model<both, mt::extents<6>, mt::cuda>;
+  std::string const path = "cuda_parallel_test.safetensors";
+  auto const steps = [](auto& many, auto& opt, std::uint32_t from, std::uint32_t to) {
+    for (std::uint32_t step = from; step < to; ++step) mt::train_step(many, mt::cross_entropy_loss{}, opt, data{13, step}.batch());
+  };
+  net_type whole{mt::cuda{0}, mt::seed{3}};
+  mt::data_parallel one{whole, mt::devices{mt::cuda{0}}, mt::shards{4}};
+  mt::optimizer opt_whole{whole, mt::adamw{}};
+  steps(one, opt_whole, 0, 5);
+  {
+    net_type net{mt::cuda{0}, mt::seed{3}};
+    mt::data_parallel many{net, mt::devices{first_devices(2)}, mt::shards{4}};
+    mt::optimizer opt{net, mt::adamw{}};
+    steps(many, opt, 0, 2);
+    mt::checkpoint run{many, opt};
+    mt::save(path, run);
+  }
+  net_type net{mt::cuda{0}, mt::seed{99}};
+  mt::data_parallel many{net, mt::devices{first_devices(3)}, mt::shards{4}};
+  mt::optimizer opt{net, mt::adamw{}};
+  mt::checkpoint run{many, opt};
+  mt::load(path, run);
+  static_cast<void>(std::remove(path.c_str()));
+  steps(many, opt, 2, 5);
+  CHECK(on_host(net.parameters(), net.device()) == on_host(whole.parameters(), whole.device()));
+  CHECK(on_host(net.buffers(), net.device()) == on_host(whole.buffers(), whole.device()));
 }
 
 // The emulator makes one call fail where CUDA_EMU_FAIL says so: a launch or an allocation of whichever device comes to it.

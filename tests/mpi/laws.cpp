@@ -138,6 +138,20 @@ TEST_CASE("the file is the same, whoever wrote it") {
   CHECK(bytes(zero) == bytes(one));
 }
 
+TEST_CASE("batch norms synchronised over processes have the bits of those in one") {
+  auto const train_synchronized = [](auto& spec) {
+    net_type net{mt::host{1}, mt::seed{3}};
+    mt::data_parallel many{net, spec, mt::shards{world->size()}, mt::sync_batch_norm{}};
+    mt::optimizer opt{net, mt::adamw{}};
+    for (std::uint32_t step = 0; step < 5; ++step) mt::train_step(many, mt::cross_entropy_loss{}, opt, runs::data{17, step}.batch());
+    auto all = net.parameters().to_vector();
+    for (float const b : net.buffers()) all.push_back(b);
+    return all;
+  };
+  mt::host_mesh alone{1, 1};
+  CHECK(train_synchronized(*world) == train_synchronized(alone));
+}
+
 TEST_CASE("an error on one process ends the step on all, in words, and the next step works") {
   net_type net{mt::host{1}, mt::seed{3}};
   mt::data_parallel many{net, *world, mt::shards{4}};

@@ -9,6 +9,10 @@
 
 namespace mortise {
 
+namespace detail {
+class batch_group;
+}
+
 struct host_space {};
 
 /// The processor this program runs on.
@@ -19,6 +23,8 @@ struct host {
   using space = host_space;
 
   int threads = 0;
+  /// Of a replica whose batch norms see the whole batch (parallel/): where it meets the other parts.
+  detail::batch_group* group = nullptr;
 
   int thread_count() const { return threads > 0 ? threads : detail::default_thread_count(); }
 

@@ -17,6 +17,7 @@
 #include <mortise/operation/map.hpp>
 #include <mortise/operation/reduce.hpp>
 #include <mortise/optimizer/optimizer.hpp>
+#include <mortise/parallel/batch_norm_group.hpp>
 #include <mortise/parallel/devices.hpp>
 #include <mortise/parallel/host_mesh.hpp>
 #include <mortise/parallel/reduce.hpp>
@@ -32,8 +33,22 @@ struct shards {
   std::size_t count = 0;
 };
 
+/// Batch norms see the whole batch instead of a shard: torch.nn.SyncBatchNorm. On the host; shards then run at the same time, each in a
+/// thread and with activations of its own. Over several processes, with one shard in each.
+///
+///     mt::data_parallel many{net, mt::host_mesh{4}, mt::shards{4}, mt::sync_batch_norm{}};
+struct sync_batch_norm {};
+
 namespace detail {
 
+[[noreturn]] MORTISE_COLD inline void refuse_synchronized_shards(std::size_t shards, std::size_t processes) {
+  throw usage_error("mortise::data_parallel: sync_batch_norm over " + std::to_string(processes) + " processes wants one shard in each, not " +
+                    std::to_string(shards) + " in all; take shards{" + std::to_string(processes) + "}, or leave shards out");
+}
+[[noreturn]] MORTISE_COLD inline void refuse_synchronized_batch(std::size_t batch, std::size_t processes) {
+  throw shape_error("mortise::data_parallel: a batch of " + std::to_string(batch) + " samples for " + std::to_string(processes) +
+                    " processes with sync_batch_norm; each wants one sample at least");
+}
 [[noreturn]] MORTISE_COLD inline void refuse_more_devices_than_shards(std::size_t devices, std::size_t shards) {
   throw usage_error("mortise::data_parallel: " + std::to_string(shards) + " shards for " + std::to_string(devices) +
                     " devices leave some without work; take at least shards{" + std::to_string(devices) + "}, or fewer devices");
@@ -118,7 +133,7 @@ inline constexpr char loss_identity = 0;
 /// a loss of one's own, without a member `reduction`, is taken for a mean over samples.
 ///
 /// **Batch norm** normalises each shard by itself and keeps the running statistics of the first shard, as PyTorch's DataParallel keeps those
-/// of the first device.
+/// of the first device; with `sync_batch_norm`, each sees the whole batch.
 ///
 /// A batch may be smaller than the number of devices; with `shards{S}`, training throws shape_error for batches below S samples.
 template <class Model, class Spec>
@@ -142,23 +157,11 @@ class data_parallel {
 
   /// Makes the replicas. Throws usage_error when there are more devices than shards, or the model does not live on the first device.
   template <class S>
-  data_parallel(Model& net, S&& spec, shards cut = {}) : net_{&net}, team_{spec}, shards_{cut.count} {
-    static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
-                  "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
-                  "auto on_gpu = net.to(mt::cuda{0}), or use mt::host_mesh{N} for a model on the host");
-    if (shards_ != 0 && devices() > shards_) detail::refuse_more_devices_than_shards(devices(), shards_);
-    if constexpr (!on_host)
-      if (!(team_.device(0) == net.device())) detail::refuse_other_first_device(detail::device_text(net.device()), detail::device_text(team_.device(0)));
-    replicas_.resize(team_.size());
-    for (std::size_t d = 0; d < team_.size(); ++d) {
-      replica& r = replicas_[d];
-      if (d != 0) r.own = std::make_unique<Model>(net.to(team_.device(d)));
-      r.net = d == 0 ? net_ : r.own.get();
-      r.row.reserve(64);
-    }
-    loss_value_ = buffer<element, D>{net.device(), 1};
-    net.set_device(team_.whole());
-    if constexpr (several_processes) team_.agree_on(net, shards_);
+  data_parallel(Model& net, S&& spec, shards cut = {}) : data_parallel{net, spec, cut, false} {}
+  /// The same with batch norms that see the whole batch.
+  template <class S>
+  data_parallel(Model& net, S&& spec, shards cut, sync_batch_norm) : data_parallel{net, spec, cut, true} {
+    static_assert(on_host, "mortise::data_parallel: sync_batch_norm works on the host so far; on CUDA devices leave it out");
   }
   data_parallel(data_parallel const&) = delete;
   data_parallel& operator=(data_parallel const&) = delete;
@@ -317,6 +320,54 @@ class data_parallel {
   using D = device_type;
   using partial = detail::partial_sum<element>;
 
+  data_parallel(Model& net, Spec& spec, shards cut, bool synchronized)
+      : net_{&net}, team_{make_team(spec, cut, synchronized)}, shards_{cut.count}, synchronized_{synchronized} {
+    static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
+                  "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
+                  "auto on_gpu = net.to(mt::cuda{0}), or use mt::host_mesh{N} for a model on the host");
+    if (shards_ != 0 && devices() > shards_) detail::refuse_more_devices_than_shards(devices(), shards_);
+    if constexpr (several_processes) {
+      if (synchronized && shards_ != 0 && shards_ != devices()) detail::refuse_synchronized_shards(shards_, devices());
+    } else if (synchronized) {
+      group_ = std::make_unique<detail::batch_norm_group>(team_.size());
+    }
+    if constexpr (!on_host)
+      if (!(team_.device(0) == net.device())) detail::refuse_other_first_device(detail::device_text(net.device()), detail::device_text(team_.device(0)));
+    replicas_.resize(team_.size());
+    for (std::size_t d = 0; d < team_.size(); ++d) {
+      replica& r = replicas_[d];
+      if (d != 0) r.own = std::make_unique<Model>(net.to(team_.device(d)));
+      r.net = d == 0 ? net_ : r.own.get();
+      if (r.own) r.own->set_device(replica_device(d));
+      r.row.reserve(64);
+    }
+    loss_value_ = buffer<element, D>{net.device(), 1};
+    net.set_device(team_.whole());
+    if constexpr (several_processes) team_.agree_on(net, shards_);
+  }
+  data_parallel(Model& net, Spec const& spec, shards cut, bool synchronized)
+    requires(!several_processes)
+      : data_parallel{net, const_cast<Spec&>(spec), cut, synchronized} {}
+
+  static team_type make_team(Spec& spec, [[maybe_unused]] shards cut, [[maybe_unused]] bool synchronized) {
+    if constexpr (std::is_same_v<team_type, detail::host_team>) {
+      if (cut.count != 0 && spec.count > cut.count) detail::refuse_more_devices_than_shards(spec.count, cut.count);
+      if (synchronized) return team_type{spec, cut.count == 0 ? spec.count : cut.count};
+    }
+    return team_type{spec};
+  }
+
+  /// A device of this process, as its replica knows it.
+  D replica_device(std::size_t d) {
+    D device = team_.device(d);
+    if constexpr (on_host) {
+      if (group_) device.group = &group_->member(d);
+      if constexpr (several_processes)
+        if (synchronized_) device.group = &team_.batch_norm_end();
+    }
+    return device;
+  }
+
   struct replica {
     Model* net = nullptr;
     std::unique_ptr<Model> own;               // null: the caller's model
@@ -366,6 +417,7 @@ class data_parallel {
     if (!(given.count != 0 && x.size() == 0)) count = detail::batch_of(x.extents(), x.size(), input_extents::value);
     std::size_t const whole = given.count == 0 ? count : given.count;
     if (net_->training() && shards_ != 0 && whole < shards_) detail::refuse_batch_below_shards(whole, shards_);
+    if (several_processes && synchronized_ && net_->training() && whole < devices()) detail::refuse_synchronized_batch(whole, devices());
     sample_range local{0, whole};
     if constexpr (several_processes) {
       local = cut(first_device()).samples(whole);
@@ -421,19 +473,35 @@ class data_parallel {
   void for_all_shards(F const& f) {
     prepare();
     std::uint64_t const step = net_->training_steps();
-    if constexpr (on_host) net_->set_device(team_.device(0));
+    run_team([&](std::size_t d) {
+      replica& r = replicas_[d];
+      batch_part const part = cut(first_device() + d);
+      on_copied_statistics copied{*this};
+      std::size_t const last = part.first_shard(part.device + 1, whole_);
+      for (std::size_t s = part.first_shard(part.device, whole_); s < last; ++s) {
+        if (d == 0 && (s != 0 || statistics_done_)) copied.start();
+        r.net->set_training_steps(step);
+        sample_range range = part.samples_of_shard(s, whole_);
+        range.first -= local_.first;
+        f(r, s, range, s + 1 == last);
+      }
+    });
+    if (trained_) net_->set_training_steps(step + 1);
+  }
+
+  /// Runs f(device) for the devices of this process, the model itself being the first one's for the time.
+  template <class F>
+  void run_team(F const& f) {
+    if (group_) group_->begin(cut(0).shard_count(whole_));
+    std::uint64_t const step = net_->training_steps();
+    if constexpr (on_host) net_->set_device(replica_device(0));
     try {
       team_.run([&](std::size_t d) {
-        replica& r = replicas_[d];
-        batch_part const part = cut(first_device() + d);
-        on_copied_statistics copied{*this};
-        std::size_t const last = part.first_shard(part.device + 1, whole_);
-        for (std::size_t s = part.first_shard(part.device, whole_); s < last; ++s) {
-          if (d == 0 && (s != 0 || statistics_done_)) copied.start();
-          r.net->set_training_steps(step);
-          sample_range range = part.samples_of_shard(s, whole_);
-          range.first -= local_.first;
-          f(r, s, range, s + 1 == last);
+        try {
+          f(d);
+        } catch (...) {
+          if (group_) group_->abandon();
+          throw;
         }
       });
     } catch (...) {
@@ -444,7 +512,6 @@ class data_parallel {
     if constexpr (on_host) net_->set_device(team_.whole());
     for (replica& r : replicas_)
       if (r.own) order_work(r.own->device(), net_->device());
-    if (trained_) net_->set_training_steps(step + 1);
   }
 
   void forward_shard(replica& r, sample_range const& range) {
@@ -494,7 +561,7 @@ class data_parallel {
 
   template <class F>
   void run_without_forward(F const& f) {
-    team_.run([&](std::size_t d) {
+    run_team([&](std::size_t d) {
       batch_part const part = cut(first_device() + d);
       std::size_t const s = part.first_shard(part.device, whole_);
       if (s == part.first_shard(part.device + 1, whole_)) return;
@@ -502,8 +569,6 @@ class data_parallel {
       range.first -= local_.first;
       f(replicas_[d], s, range, true);
     });
-    for (replica& r : replicas_)
-      if (r.own) order_work(r.own->device(), net_->device());
   }
 
   /// An array of the replica that holds no partial sum.
@@ -674,6 +739,8 @@ class data_parallel {
   Model* net_;
   team_type team_;
   std::size_t shards_;
+  bool synchronized_;
+  std::unique_ptr<detail::batch_norm_group> group_;  // where shards of this process meet; null: they do not
   std::vector<replica> replicas_;
 
   // The batch at work.
@@ -703,6 +770,8 @@ template <class Model, class Spec>
 data_parallel(Model&, Spec&&) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
 template <class Model, class Spec>
 data_parallel(Model&, Spec&&, shards) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
+template <class Model, class Spec>
+data_parallel(Model&, Spec&&, shards, sync_batch_norm) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
 
 /// A training step on several devices: scatter, forward, backward, reduce, update. See data_parallel for its bits.
 template <class Model, class Spec, class Loss, class Optimizer, class Batch>

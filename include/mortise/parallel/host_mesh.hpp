@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,14 @@ namespace detail {
 /// The devices of a host_mesh at work.
 class host_team {
  public:
-  explicit host_team(host_mesh const& mesh) : count_{mesh.count} {
-    if (count_ == 0) refuse_mesh_of_none();
+  /// `together`: so many devices that have to run at the same time, since they wait for each other; 0: those of the mesh, as it comes.
+  explicit host_team(host_mesh const& mesh, std::size_t together = 0) : count_{together == 0 ? mesh.count : together} {
+    if (mesh.count == 0) refuse_mesh_of_none();
+    if (together != 0) {
+      own_ = std::make_unique<thread_pool>();
+      side_by_side_ = static_cast<int>(count_);
+      return;
+    }
     int const cores = default_thread_count();
     int const devices = static_cast<int>(count_);
     each_ = mesh.threads > 0 ? mesh.threads : cores > devices ? cores / devices : 1;
@@ -60,6 +67,8 @@ class host_team {
         failures_[d] = std::current_exception();
       }
     };
+    std::optional<thread_pool::scope> here;
+    if (own_) here.emplace(*own_);
     thread_pool::instance().run(
         side_by_side_, count_, [](void const* context, std::size_t d) { (*static_cast<decltype(piece) const*>(context))(d); }, &piece);
     for (auto const& failure : failures_)
@@ -70,7 +79,8 @@ class host_team {
   std::size_t count_;
   int each_ = 1;
   int side_by_side_ = 1;
-  std::vector<std::unique_ptr<thread_pool>> pools_;
+  std::unique_ptr<thread_pool> own_;                  // of devices that wait for each other: each piece must have a thread
+  std::vector<std::unique_ptr<thread_pool>> pools_;   // for each device, where it has several threads
   std::vector<std::exception_ptr> failures_;
 };
 

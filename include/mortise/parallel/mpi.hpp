@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -23,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include <mortise/detail/batch_group.hpp>
 #include <mortise/detail/error.hpp>
 #include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
@@ -240,10 +242,30 @@ struct run_identity {
   std::uint64_t values[count];
 };
 
+/// Where the processes' shards meet at batch norms, one of each.
+class mpi_batch_norm_end final : public batch_group {
+ public:
+  explicit mpi_batch_norm_end(distributed<mpi>& world) : world_{&world} {}
+  std::size_t members() const override { return world_->size(); }
+  double const* exchange(double const* values, std::size_t n) override {
+    if (table_.size() < members() * n) table_.resize(members() * n);
+    std::memcpy(table_.data() + world_->rank() * n, values, n * sizeof(double));
+    std::vector<std::size_t> first(members() + 1);
+    for (std::size_t r = 0; r <= members(); ++r) first[r] = r * n;
+    world_->gather(table_.data(), first);
+    return table_.data();
+  }
+
+ private:
+  distributed<mpi>* world_;
+  std::vector<double> table_;
+};
+
 /// One host device in each of several processes.
 class mpi_team {
  public:
-  explicit mpi_team(distributed<mpi>& world) : world_{&world} {}
+  explicit mpi_team(distributed<mpi>& world) : world_{&world}, end_{std::make_unique<mpi_batch_norm_end>(world)} {}
+  batch_group& batch_norm_end() { return *end_; }
 
   std::size_t size() const { return 1; }
   host device(std::size_t) const { return {world_->threads()}; }
@@ -362,6 +384,7 @@ class mpi_team {
 
  private:
   distributed<mpi>* world_;
+  std::unique_ptr<mpi_batch_norm_end> end_;
   std::vector<partial_sum<char>> nodes_;
   std::vector<std::byte> arrived_;
   std::vector<MPI_Request> requests_;

@@ -182,6 +182,57 @@ TEST_CASE("running statistics are those of the first shard, counted once a step"
   CHECK(net.training_steps() == 1);
 }
 
+TEST_CASE("synchronised batch norm is the batch norm of the whole batch") {
+  for (std::size_t const devices : {1u, 2u, 4u}) {
+    model<runs::normalized, double> whole{mt::host{1}, mt::seed{9}}, net{mt::host{1}, mt::seed{9}};
+    mt::data_parallel many{net, mt::host_mesh{devices, 1}, mt::shards{4}, mt::sync_batch_norm{}};
+    mt::optimizer opt_whole{whole, mt::sgd{.lr = 0.1}}, opt{net, mt::sgd{.lr = 0.1}};
+    for (std::uint32_t step = 0; step < 4; ++step) {
+      runs::data const d{step == 2 ? 13u : 30u, step};
+      std::vector<double> const x(d.x.begin(), d.x.end());
+      struct {
+        mt::view<double const> x;
+        mt::view<std::int64_t const> y;
+      } const batch{x, d.y};
+      double const expected = mt::train_step(whole, mt::cross_entropy_loss{}, opt_whole, batch);
+      CHECK(double(mt::train_step(many, mt::cross_entropy_loss{}, opt, batch)) == doctest::Approx(expected).epsilon(1e-12));
+      // As `rounding`, in double, through four steps of a function with condition below 100.
+      CHECK(distance(net.gradients(), whole.gradients()) < 400 * rounding * 2e-9);
+      CHECK(distance(net.buffers(), whole.buffers()) < 400 * rounding * 2e-9);
+      CHECK(net.counters().to_vector() == whole.counters().to_vector());
+    }
+  }
+}
+
+TEST_CASE("synchronised batch norm has the same bits on any number of devices, spelled out or fused, and survives a failing step") {
+  std::vector<float> bits[3];
+  for (std::size_t const devices : {1u, 2u, 4u}) {
+    model<runs::both> net{mt::host{1}, mt::seed{9}};
+    mt::data_parallel many{net, mt::host_mesh{devices, 1}, mt::shards{4}, mt::sync_batch_norm{}};
+    mt::optimizer opt{net, mt::adamw{}};
+    for (std::uint32_t step = 0; step < 6; ++step) {
+      runs::data d{16 + step, step};
+      if (step == 3) {
+        auto wrong = d.y;
+        wrong[15] = 99;
+        CHECK_THROWS_AS(many.forward_backward(mt::cross_entropy_loss{}, runs::data::batch_type{d.x, wrong}), mt::usage_error);
+      }
+      if (devices == 2) {
+        many.train();
+        many.forward(d.x);
+        many.backward(mt::cross_entropy_loss{}, d.y);
+        opt.step();
+      } else {
+        mt::train_step(many, mt::cross_entropy_loss{}, opt, d.batch());
+      }
+    }
+    bits[devices / 2] = net.parameters().to_vector();
+    for (float const b : net.buffers()) bits[devices / 2].push_back(b);
+  }
+  CHECK(bits[1] == bits[0]);
+  CHECK(bits[2] == bits[0]);
+}
+
 TEST_CASE("settings of modules reach every replica") {
   model<runs::dropping> a{mt::host{1}, mt::seed{9}}, b{mt::host{1}, mt::seed{9}};
   mt::data_parallel one{a, mt::host_mesh{1}, mt::shards{4}};

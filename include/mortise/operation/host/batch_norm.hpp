@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <mortise/detail/batch_group.hpp>
 #include <mortise/detail/math.hpp>
 #include <mortise/operation/map.hpp>
 
@@ -398,12 +399,99 @@ void sum_channel_gradients(std::size_t batch, std::size_t channels, std::size_t 
 
 inline double reciprocal_deviation(double variance, double eps) { return 1 / __builtin_sqrt(variance + eps); }
 
+/// One of several parts of a batch whose moments are those of all parts, joined in the order of the parts.
+template <class T>
+MORTISE_COLD void batch_norm_forward_together(host const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x,
+                                              T const* weight, T const* bias, double eps, double momentum, T* running_mean, T* running_var,
+                                              T* mean, T* rstd, T* y) {
+  batch_group& group = *device.group;
+  double* const own = group.values(3 * channels);
+  for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
+    moments found[channel_block];
+    std::size_t const stride = channels * positions;
+    if (positions == 1) for_this_cpu(column_moments_kernel<T>{x + first, batch, count, stride, found});
+    for (std::size_t k = 0; k < count; ++k) {
+      std::size_t const c = first + k;
+      if (positions != 1) for_this_cpu(plane_moments_kernel<T>{x + c * positions, batch, positions, stride, found + k});
+      own[3 * c] = found[k].count, own[3 * c + 1] = found[k].mean, own[3 * c + 2] = found[k].squares;
+    }
+  });
+  double const* const all = group.exchange(own, 3 * channels);
+  std::size_t const parts = group.members();
+  for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
+    T center[channel_block], scale[channel_block];
+    for (std::size_t k = 0; k < count; ++k) {
+      std::size_t const c = first + k;
+      moments m;
+      for (std::size_t p = 0; p < parts; ++p) {
+        double const* const part = all + 3 * (p * channels + c);
+        m.join(part[0], part[1], 0, part[2]);
+      }
+      double const r = reciprocal_deviation(m.squares / m.count, eps);
+      double const unbiased = m.squares / (m.count > 1 ? m.count - 1 : 1);
+      running_mean[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_mean[c]) + momentum * m.mean);
+      running_var[c] = static_cast<T>((1 - momentum) * static_cast<double>(running_var[c]) + momentum * unbiased);
+      center[k] = static_cast<T>(m.mean);
+      scale[k] = static_cast<T>(r * static_cast<double>(weight[c]));
+      if (mean != nullptr) mean[c] = center[k];
+      if (rstd != nullptr) rstd[c] = static_cast<T>(r);
+    }
+    normalize_channels(batch, channels, positions, first, count, x, center, scale, bias + first, y);
+  });
+}
+
+/// Its backward: dx from the sums over all parts, dweight and dbias from this part's, since gradients of parts are summed later.
+template <class T>
+MORTISE_COLD void batch_norm_backward_together(host const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy,
+                                               T const* x, T const* weight, T const* mean, T const* rstd, T* dweight, T* dbias, T* dx) {
+  batch_group& group = *device.group;
+  double* const own = group.values(3 * channels);
+  for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
+    gradient_sums sums[channel_block];
+    sum_channel_gradients(batch, channels, positions, first, count, x, dy, mean + first, sums);
+    for (std::size_t k = 0; k < count; ++k) {
+      std::size_t const c = first + k;
+      own[3 * c] = sums[k].plain, own[3 * c + 1] = sums[k].weighted, own[3 * c + 2] = static_cast<double>(batch * positions);
+      if (dweight != nullptr) dweight[c] = static_cast<T>(sums[k].weighted * static_cast<double>(rstd[c]));
+      if (dbias != nullptr) dbias[c] = static_cast<T>(sums[k].plain);
+    }
+  });
+  double const* const all = group.exchange(own, 3 * channels);
+  if (dx == nullptr) return;
+  std::size_t const parts = group.members();
+  for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
+    std::size_t const stride = channels * positions;
+    T scale[channel_block], slope[channel_block], shift[channel_block];
+    for (std::size_t k = 0; k < count; ++k) {
+      std::size_t const c = first + k, at = c * positions;
+      double plain = 0, weighted = 0, n = 0;
+      for (std::size_t p = 0; p < parts; ++p) {
+        double const* const part = all + 3 * (p * channels + c);
+        plain += part[0], weighted += part[1], n += part[2];
+      }
+      double const r = static_cast<double>(rstd[c]), factor = static_cast<double>(weight[c]) * r;
+      scale[k] = static_cast<T>(factor);
+      slope[k] = static_cast<T>(-factor * r * r * weighted / n);
+      shift[k] = static_cast<T>(-factor * plain / n);
+      if (positions != 1)
+        for_this_cpu(plane_gradient_kernel<T>{x + at, dy + at, dx + at, batch, positions, stride, mean[c], scale[k], slope[k], shift[k]});
+    }
+    if (positions == 1)
+      for_this_cpu(column_gradient_kernel<T>{x + first, dy + first, dx + first, batch, count, stride, mean + first, scale, slope, shift});
+  });
+}
+
 }  // namespace detail
 
 template <class T>
 void batch_norm_forward_training(host const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* x, T const* weight,
                                  T const* bias, double eps, double momentum, T* running_mean, T* running_var, std::int64_t* batches_tracked,
                                  T* mean, T* rstd, T* y) {
+  if (device.group != nullptr) [[unlikely]] {
+    detail::batch_norm_forward_together(device, batch, channels, positions, x, weight, bias, eps, momentum, running_mean, running_var, mean, rstd, y);
+    ++*batches_tracked;
+    return;
+  }
   detail::for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
     detail::moments found[detail::channel_block];
     std::size_t const stride = channels * positions;
@@ -444,6 +532,8 @@ void batch_norm_forward_evaluation(host const& device, std::size_t batch, std::s
 template <class T>
 void batch_norm_backward(host const& device, std::size_t batch, std::size_t channels, std::size_t positions, T const* dy, T const* x, T const* weight,
                          T const* mean, T const* rstd, T* dweight, T* dbias, T* dx) {
+  if (device.group != nullptr) [[unlikely]]
+    return detail::batch_norm_backward_together(device, batch, channels, positions, dy, x, weight, mean, rstd, dweight, dbias, dx);
   // With u = (x - m) r:   dweight = sum dy u,  dbias = sum dy,  dx = weight r (dy - (dbias + u dweight) / n)
   detail::for_each_channel_block(device, batch, channels, positions, [=](std::size_t first, std::size_t count) {
     detail::gradient_sums sums[detail::channel_block];
