@@ -754,8 +754,12 @@ void basic_unpickler<Unused>::run() {
       case 'X': push_text(take(number(4))); break;
       case 0x8c: push_text(take(number(1))); break;
       case 0x8d: push_text(take(number(8))); break;
-      case 'U': push_text(take(number(1))); break;  // Python 2's str: ASCII in practice
-      case 'T': push_text(take(number(4))); break;
+      case 'U':
+      case 'T': {  // Python 2's str: ASCII in practice, else bytes
+        std::string_view const raw = take(number(op == 'U' ? 1 : 4));
+        push_text(raw, find_invalid_utf8(raw) == std::string_view::npos ? pickled::text : pickled::raw);
+        break;
+      }
       case 'C': push_text(take(number(1)), pickled::raw); break;
       case 'B': push_text(take(number(4)), pickled::raw); break;
       case 0x8e:
