@@ -1,14 +1,29 @@
-"""Runs a fuzz target on copies of its seeds, for MORTISE_FUZZ_SECONDS (60).
+"""Runs the fuzz target of a reader, begun from seeds, for MORTISE_FUZZ_SECONDS (60). What it finds stays in the working directory.
 
-usage: run.py TARGET [FOLDER OF SEEDS]...
+usage: run.py FUZZ_READER READER [FOLDER OF SEEDS]...
+
+The pickles inside torch's zip files are the seeds of "pickle".
 """
 import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 
-target, *seeds = sys.argv[1:]
+target, reader, *folders = sys.argv[1:]
 with tempfile.TemporaryDirectory() as found:
-    done = subprocess.run([target, "-max_total_time=" + os.environ.get("MORTISE_FUZZ_SECONDS", "60"), "-timeout=10", "-rss_limit_mb=2048", "-max_len=65536",
-                           "-print_final_stats=1", "-artifact_prefix=" + os.getcwd() + "/fuzz-finding-", found, *seeds])
+    seeds = []
+    for folder in folders:
+        if os.path.basename(folder) != "pickle":
+            seeds.append(folder)
+            continue
+        zips = os.path.join(os.path.dirname(folder), "zip")
+        for name in sorted(os.listdir(zips)):
+            with zipfile.ZipFile(os.path.join(zips, name)) as z:
+                for entry in z.namelist():
+                    if entry.endswith("data.pkl"):
+                        open(os.path.join(found, name), "wb").write(z.read(entry))
+    done = subprocess.run([target, "-max_total_time=" + os.environ.get("MORTISE_FUZZ_SECONDS", "60"), "-timeout=60", "-rss_limit_mb=2048", "-max_len=65536",
+                           "-print_final_stats=1", "-artifact_prefix=fuzz-finding-%s-" % reader, found, *seeds],
+                          env={**os.environ, "MORTISE_FUZZ_READER": reader})
 sys.exit(1 if done.returncode else 0)

@@ -12,7 +12,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -54,12 +53,12 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
   archive_contents all;
   struct entry {
     std::string name;
-    std::uint32_t shard;
+    std::string file;
+    std::uint32_t shard = 0;
     bool found = false;
   };
   std::vector<entry> entries;
   std::vector<std::string> shards;
-  std::unordered_map<std::string, std::uint32_t> shard_numbers;
   std::string id;
   bool has_map = false;
   bool has_metadata = false;
@@ -90,12 +89,13 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
         if (in.peek() != '"') in.fail("the file of tensor " + in_quotes(key) + " is no string");
         in.string(value);
         if (!is_plain_file_name(value)) in.fail("tensor " + in_quotes(key) + " is said to be in " + in_quotes(value) + ", which is no plain file name in the index's folder");
-        auto const [at, is_new] = shard_numbers.try_emplace(value, static_cast<std::uint32_t>(shards.size()));
-        if (is_new) {
+        // Sorted: an index may name 10000 shards in turn.
+        auto const at = std::lower_bound(shards.begin(), shards.end(), value);
+        if (at == shards.end() || *at != value) {
           if (shards.size() == 10'000) in.fail("more than 10000 shards");
-          shards.push_back(value);
+          shards.insert(at, value);
         }
-        entries.push_back({key, at->second});
+        entries.push_back({key, value});
       }
     } else {
       in.skip();
@@ -104,6 +104,7 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
   in.end();
   if (!has_map) fail("this JSON text is no index of shards: it has no \"weight_map\"");
   if (entries.empty()) fail("the index names no tensor");
+  for (entry& e : entries) e.shard = static_cast<std::uint32_t>(std::lower_bound(shards.begin(), shards.end(), e.file) - shards.begin());
   std::sort(entries.begin(), entries.end(), [](entry const& a, entry const& b) { return a.name < b.name; });
   for (std::size_t i = 1; i < entries.size(); ++i)
     if (entries[i].name == entries[i - 1].name) fail("the index names tensor " + in_quotes(entries[i].name) + " twice");

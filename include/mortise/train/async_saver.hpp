@@ -1,13 +1,14 @@
 // Saving while training goes on.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -34,24 +35,29 @@ MORTISE_COLD void take_snapshot(archive_value& tree, std::vector<std::byte>& mem
       for (archive_value& child : v.items()) pending.push_back(&child);
     }
   }
-  struct stored_range {
-    std::size_t offset;
-    std::size_t bytes;
-  };
-  std::unordered_map<std::byte const*, stored_range> places;
+  // By address, the longest first: those that begin alike share one copy.
+  std::sort(borrowed.begin(), borrowed.end(), [](tensor_ref const* a, tensor_ref const* b) {
+    return a->data != b->data ? std::less<>{}(a->data, b->data) : a->bytes() > b->bytes();
+  });
   std::size_t total = 0;
-  for (tensor_ref const* t : borrowed) {
-    auto const [at, is_new] = places.try_emplace(t->data, stored_range{total, t->bytes()});
-    if (!is_new && at->second.bytes >= t->bytes()) continue;
-    at->second = {total, t->bytes()};
-    total += (t->bytes() + alignment - 1) / alignment * alignment;
-  }
+  for (std::size_t i = 0; i != borrowed.size(); ++i)
+    if (i == 0 || borrowed[i]->data != borrowed[i - 1]->data) total += (borrowed[i]->bytes() + alignment - 1) / alignment * alignment;
   if (memory.size() < total) {
     memory = {};  // no copy of the last snapshot
     memory.resize(total);
   }
-  for (auto const& [from, to] : places) std::memcpy(memory.data() + to.offset, from, to.bytes);
-  for (tensor_ref* t : borrowed) t->data = memory.data() + places.at(t->data).offset;
+  std::size_t next = 0;
+  std::byte const* from = nullptr;
+  std::byte const* to = nullptr;
+  for (tensor_ref* const t : borrowed) {
+    if (t->data != from) {
+      from = t->data;
+      to = memory.data() + next;
+      std::memcpy(memory.data() + next, from, t->bytes());
+      next += (t->bytes() + alignment - 1) / alignment * alignment;
+    }
+    t->data = to;
+  }
 }
 
 }  // namespace detail
