@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 
 #include <mortise/device/host.hpp>
 #include <mortise/operation/host/gemm_kernels.hpp>
@@ -23,14 +24,16 @@ struct product {
   T const* row_bias = nullptr;
   bool accumulate = false;
   bool relu = false;
+  bool strips = false;  // a lies in strips of a tile's rows: row i of the rows asked for, step k, at a[i / tall * tall * k_all + k * tall + i % tall]
 };
 
 /// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
 inline constexpr std::size_t gemm_panel_bytes = 320 * 1024;
 inline constexpr std::size_t gemm_column_depth = 384;
 inline constexpr std::size_t gemm_tile_elements = 8 * 3 * 16;  // of the largest tile
+inline constexpr std::size_t gemm_strip_bytes = 256 * 1024;
 struct gemm_panel {
-  alignas(64) unsigned char bytes[gemm_panel_bytes];
+  alignas(64) unsigned char bytes[gemm_panel_bytes + gemm_strip_bytes];
 };
 inline unsigned char* gemm_panel_of_this_thread() {
   static thread_local gemm_panel panel;
@@ -59,9 +62,9 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
   if (g.a_step != 1 && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
   std::size_t const blocks = (g.k + depth_limit - 1) / depth_limit;
   std::size_t const block = blocks > 1 ? (g.k + blocks - 1) / blocks : g.k;
-  // Reading b in place costs the tiles 2 %, copying it about 14 rows' worth; but rows at multiples of a page evict each other.
+  // Reading b in place costs the tiles 2 %, copying it about 14 rows' worth; but rows a large power of two apart evict each other.
   std::size_t const height_in_all = rows.end - rows.begin;
-  bool const copying_pays = height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 4096 == 0);
+  bool const copying_pays = height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 1024 == 0);
   std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
   for (std::size_t j = columns.begin; j < columns.end; --panels_left) {
     // Panels of nearly the same number of vectors: a last panel of a single vector would starve the multipliers.
@@ -76,8 +79,8 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
       T const* const b = g.b + done * g.b_step + j * g.b_column;
       tile_task<T> t{};
       t.k = depth;
-      t.p_row = g.a_row;
-      t.p_step = g.a_step;
+      t.p_row = g.strips ? 1 : g.a_row;
+      t.p_step = g.strips ? kernels.rows : g.a_step;
       t.accumulate = g.accumulate || !first;
       t.relu = g.relu && last;
       t.finish = last && (g.relu || g.column_bias != nullptr || g.row_bias != nullptr);
@@ -104,7 +107,7 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
         bool const low = rows.end - i <= 4;
         std::size_t const height = low ? 4 : kernels.rows;
         std::size_t const tall = rows.end - i < height ? rows.end - i : height;
-        t.p = g.a + i * g.a_row + done * g.a_step;
+        t.p = g.strips ? g.a + (i - rows.begin) * g.k + done * kernels.rows : g.a + i * g.a_row + done * g.a_step;
         t.rows = tall;
         if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
         T* const c = g.c + i * g.c_row + j;
@@ -123,6 +126,44 @@ void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range r
       if (depth == 0) break;
     }
     j += wanted;
+  }
+}
+
+/// The same where a is read along its columns, far apart: pieces of it are turned into strips first, which every panel of b then reads in order.
+template <class T>
+void product_strips(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
+  std::size_t const tall = kernels.rows;
+  T* const strips = reinterpret_cast<T*>(gemm_panel_of_this_thread() + gemm_panel_bytes);
+  std::size_t const blocks = (g.k + gemm_column_depth - 1) / gemm_column_depth, depth_limit = (g.k + blocks - 1) / blocks;
+  std::size_t const most = gemm_strip_bytes / sizeof(T) / depth_limit / 32 * 32;
+  std::size_t const chunks = (rows.end - rows.begin + most - 1) / most, chunk = ((rows.end - rows.begin + chunks - 1) / chunks + 31) / 32 * 32;
+  for (std::size_t done = 0; done < g.k; done += depth_limit) {
+    product<T> part = g;
+    part.k = g.k - done < depth_limit ? g.k - done : depth_limit;
+    part.a = strips;
+    part.strips = true;
+    part.b += done * g.b_step;
+    part.accumulate = g.accumulate || done != 0;
+    if (done + part.k < g.k) part.column_bias = part.row_bias = nullptr, part.relu = false;
+    for (std::size_t first = rows.begin; first < rows.end; first += chunk) {
+      std::size_t const count = rows.end - first < chunk ? rows.end - first : chunk;
+      // 32 rows at a time: whole lines of a are read, and few enough lines are written.
+      for (std::size_t group = 0; group < count; group += 32)
+        for (std::size_t k = 0; k < part.k; ++k) {
+          T const* const from = g.a + first + group + (done + k) * g.a_step;
+          for (std::size_t r = 0; r < 32 && group + r < count; r += tall) {
+            T* const to = strips + (group + r) * part.k + k * tall;
+            if (group + r + tall > count) {
+              for (std::size_t i = 0; group + r + i < count; ++i) to[i] = from[r + i];
+            } else if (tall == 4) {
+              std::memcpy(to, from + r, 4 * sizeof(T));
+            } else {
+              std::memcpy(to, from + r, 8 * sizeof(T));
+            }
+          }
+        }
+      product_direct(part, kernels, {first, first + count}, columns);
+    }
   }
 }
 
@@ -230,7 +271,8 @@ void run_product(host const& device, product<T> const& g) {
     return;
   }
   bool const transposed = transposed_pays(g, kernels);
-  auto const run = transposed ? product_transposed<T> : product_direct<T>;
+  bool const strips = g.a_step != 1 && g.a_row == 1 && g.a_step * sizeof(T) >= 1024 && g.n >= 96 && g.m >= 32 && g.k != 0;
+  auto const run = transposed ? product_transposed<T> : strips ? product_strips<T> : product_direct<T>;
   if (threads == 1) return run(g, kernels, {0, g.m}, {0, g.n});
   // Cut the axis whose operand is packed, so that no packing is done twice.
   std::size_t const vector_axis = transposed ? g.m : g.n, scalar_axis = transposed ? g.n : g.m;
