@@ -10,7 +10,6 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include <mortise/config.hpp>
 #include <mortise/detail/decimal.hpp>
@@ -187,11 +186,14 @@ struct chain {
   /// Names of settings that several rules share get a number: "eps", "eps_2".
   template <class Visitor>
   void settings(Visitor&& visit) {
-    std::vector<std::string> seen;
+    // A schedule comes through here at every step: names are counted anew instead of being kept in memory.
+    std::size_t position = 0;
     auto const numbered = [&](std::string_view name, auto& value) {
       int times = 1;
-      for (auto const& s : seen) times += s == name;
-      seen.emplace_back(name);
+      std::size_t index = 0;
+      auto const count = [&](std::string_view other, auto&) { times += index++ < position && other == name; };
+      std::apply([&](auto&... r) { (detail::visit_settings(r, count), ...); }, rules);
+      ++position;
       if (times == 1) visit(name, value);
       else visit(std::string_view{std::string{name} + "_" + std::to_string(times)}, value);
     };

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <mortise/config.hpp>
@@ -48,17 +49,32 @@ class progress_bar {
  private:
   using clock = std::chrono::steady_clock;
 
+  std::size_t terminal_columns() const {
+    winsize size{};
+    return ::ioctl(::fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+  }
+
   MORTISE_COLD void draw(clock::time_point now, bool last) {
     double const seconds = std::chrono::duration<double>(now - start_).count();
     double const rate = seconds > 0 ? static_cast<double>(samples_) / seconds : 0;
     std::size_t const steps = done_ - first_;
     double const left = steps != 0 ? seconds / static_cast<double>(steps) * static_cast<double>(total_ > done_ ? total_ - done_ : 0) : 0;
     if (terminal_) {
-      constexpr std::size_t width = 24;
-      std::size_t const filled = total_ == 0 ? width : width * (done_ < total_ ? done_ : total_) / total_;
-      std::string const bar = std::string(filled, '#') + std::string(width - filled, '.');
-      std::fprintf(out_, "\r%s [%s] %zu/%zu  %.0f samples/s  loss %.4f  accuracy %.4f  %s %.0f s\033[K", label_.c_str(), bar.c_str(), done_, total_,
-                   rate, loss_, accuracy_, last ? "took" : "ETA", last ? seconds : left);
+      char text[160];
+      std::snprintf(text, sizeof text, " %zu/%zu  %.0f samples/s  loss %.4f  accuracy %.4f  %s %.0f s", done_, total_, rate, loss_, accuracy_,
+                    last ? "took" : "ETA", last ? seconds : left);
+      // A line that wraps cannot be drawn over: the bar takes what the terminal's width leaves, and the rest is cut.
+      std::size_t const columns = terminal_columns(), words = label_.size() + std::string_view{text}.size();
+      std::size_t const room = columns > words + 4 ? columns - words - 4 : 0;
+      std::size_t const width = room < 24 ? room : 24;
+      std::string line = label_;
+      if (width >= 4) {
+        std::size_t const filled = total_ == 0 ? width : width * (done_ < total_ ? done_ : total_) / total_;
+        line += " [" + std::string(filled, '#') + std::string(width - filled, '.') + "]";
+      }
+      line += text;
+      if (line.size() >= columns) line.resize(columns - 1);
+      std::fprintf(out_, "\r%s\033[K", line.c_str());
       std::fflush(out_);
     } else if (last) {
       std::fprintf(out_, "%s  %zu/%zu steps  %.0f samples/s  loss %.4f  accuracy %.4f  %.1f s", label_.c_str(), done_, total_, rate, loss_,

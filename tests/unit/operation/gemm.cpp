@@ -164,7 +164,8 @@ namespace {
 template <bool TransA, bool TransB, class T>
 double general_error(std::size_t m, std::size_t n, std::size_t k, int beta, int threads) {
   std::size_t const lda = (TransA ? m : k) + 3, ldb = (TransB ? k : n) + 1, ldc = n + 2;
-  auto const a = values<T>((TransA ? k : m) * lda, 5), b = values<T>((TransB ? n : k) * ldb, 6), start = values<T>(m * ldc, 7);
+  // A row more than there is, so that no pointer is null where k is 0.
+  auto const a = values<T>(((TransA ? k : m) + 1) * lda, 5), b = values<T>(((TransB ? n : k) + 1) * ldb, 6), start = values<T>(m * ldc, 7);
   auto const column_bias = values<T>(n, 8), row_bias = values<T>(m, 9);
   auto c = start;
   mt::gemm<TransA, TransB>(mt::host{threads}, m, n, k, a.data(), lda, b.data(), ldb, c.data(), ldc, beta,

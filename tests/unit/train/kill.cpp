@@ -24,14 +24,14 @@ namespace {
 using network = mt::model<mt::sequential<mt::linear<64>, mt::linear<64>>, mt::extents<64>>;
 
 /// Saves for ever: all parameters are the number of the save.
-[[noreturn]] void save_until_killed(std::string const& path, int ready) {
+[[noreturn]] void save_until_killed(std::string const& path, bool durable, int ready) {
   network net{mt::host{1}};
   mt::progress progress;
   mt::checkpoint run{net, progress};
   for (;;) {
     ++progress.global_step;
     for (float& p : net.parameters()) p = static_cast<float>(progress.global_step);
-    mt::save(path, run, {.durable = false});
+    mt::save(path, run, {.durable = durable});
     if (progress.global_step == 1) static_cast<void>(!::write(ready, "x", 1));
   }
 }
@@ -41,7 +41,6 @@ using network = mt::model<mt::sequential<mt::linear<64>, mt::linear<64>>, mt::ex
 TEST_CASE("killed at 200 moments around saving, the file is always one whole checkpoint") {
   temporary_folder const folder;
   std::string const path = folder.file("run.safetensors");
-  std::uint32_t moment = 12345;
   std::int64_t different = 0, last = -1;
   for (int round = 0; round < 200; ++round) {
     int channel[2];
@@ -50,14 +49,13 @@ TEST_CASE("killed at 200 moments around saving, the file is always one whole che
     REQUIRE(child >= 0);
     if (child == 0) {
       ::close(channel[0]);
-      save_until_killed(path, channel[1]);
+      save_until_killed(path, round % 4 < 2, channel[1]);
     }
     ::close(channel[1]);
     char byte = 0;
     REQUIRE(::read(channel[0], &byte, 1) == 1);
     ::close(channel[0]);
-    moment = moment * 1664525u + 1013904223u;
-    ::usleep(moment >> 21);  // 0 to 2 ms: several saves
+    ::usleep(static_cast<useconds_t>(round * 79 % 200 * 10));  // each of 200 moments within 2 ms once: several saves
     ::kill(child, SIGKILL);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
