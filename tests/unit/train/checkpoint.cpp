@@ -251,3 +251,42 @@ TEST_CASE("a damaged file leaves a large model as it was, without memory for a s
   for (std::size_t i = 0; i < source.parameters().size(); ++i) same = same && wide.parameters()[i] == static_cast<double>(source.parameters()[i]);
   CHECK(same);
 }
+
+TEST_CASE("element types become the model's, and nothing that would lose integers is loaded") {
+  temporary_folder const folder;
+  std::string const path = folder.file("weights.safetensors");
+  using small = mt::model<mt::sequential<mt::linear<2>, mt::batch_norm1d>, mt::extents<2>>;
+  small net;
+  auto const tree = [](mt::archive_value weight, mt::archive_value counter) {
+    auto const two = [](float a, float b) { return mt::owned_tensor<float>({2}, {a, b}); };
+    return mt::archive_value::dict({{"0.weight", weight}, {"0.bias", two(1, 2)}, {"1.weight", two(1, 1)}, {"1.bias", two(0, 0)},
+                                    {"1.running_mean", two(0, 0)}, {"1.running_var", two(1, 1)}, {"1.num_batches_tracked", counter}});
+  };
+  mt::archive_value const seven = mt::owned_tensor<std::int64_t>({}, {7});
+  std::vector<float> const expected{0.5f, -1.0f, 2.0f, 0.25f};
+  auto const as = [&](auto zero) {
+    std::vector<decltype(zero)> v;
+    for (float const x : expected) v.push_back(static_cast<decltype(zero)>(x));
+    return mt::owned_tensor<decltype(zero)>({2, 2}, std::move(v));
+  };
+  for (mt::archive_value const& weight : {mt::archive_value{as(0.0)}, mt::archive_value{as(0.0f)}, mt::archive_value{as(mt::f16{0.0f})},
+                                          mt::archive_value{as(mt::bf16{0.0f})}}) {
+    mt::save_archive(path, tree(weight, seven));
+    CHECK(mt::load(path, net).complete());
+    CHECK(net.parameter("0.weight").to_vector() == expected);
+    CHECK(net.counters()[0] == 7);
+  }
+  mt::save_archive(path, tree(as(0.0f), mt::owned_tensor<std::int32_t>({}, {-3})));
+  mt::load(path, net);
+  CHECK(net.counters()[0] == -3);
+  mt::save_archive(path, tree(as(0.0f), mt::owned_tensor<std::uint8_t>({}, {200})));
+  mt::load(path, net);
+  CHECK(net.counters()[0] == 200);
+  for (mt::archive_value const& counter : {mt::archive_value{mt::owned_tensor<std::uint64_t>({}, {7})}, mt::archive_value{mt::scalar_tensor(7.0f)}}) {
+    mt::save_archive(path, tree(as(0.0f), counter));
+    CHECK_THROWS_WITH_AS(mt::load(path, net), doctest::Contains("1.num_batches_tracked (file "), mt::load_error);
+  }
+  mt::save_archive(path, tree(mt::owned_tensor<std::int64_t>({2, 2}, {1, 2, 3, 4}), seven));
+  CHECK_THROWS_WITH_AS(mt::load(path, net), doctest::Contains("0.weight (file int64 (2, 2), model float32 (2, 2))"), mt::load_error);
+  CHECK(net.counters()[0] == 200);
+}
