@@ -31,6 +31,10 @@ template <class Optimizer>
 class gradient_accumulation {
   using model_type = std::remove_cvref_t<decltype(std::declval<Optimizer&>().model())>;
 
+  static_assert(!requires(model_type& m) { m.overflow(); },
+                "mortise::gradient_accumulation: an f16 or bf16 network decides by the gradients of one batch whether to update, and an overflow in "
+                "an earlier batch would go unnoticed; accumulate in a float network");
+
  public:
   using element = typename Optimizer::element;
   using device_type = typename Optimizer::device_type;

@@ -2,6 +2,8 @@
 // option is silent.
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -107,6 +109,30 @@ TEST_CASE("a head of another name is missing on one side and unexpected on the o
   CHECK(report.missing.size() == 2);
   CHECK(report.unexpected.size() == 2);
   CHECK(report.advice.empty());  // other shapes: no renaming would help
+}
+
+TEST_CASE("another type is a mismatch with both types, where it does not convert") {
+  temporary_folder const folder;
+  std::string const path = folder.file("weights.safetensors");
+  on_four<mt::sequential<mt::linear<2>>> net{mt::host{}, mt::seed{3}};
+  std::vector<std::int64_t> const integers(8, 1);
+  std::vector<double> const reals(2, 0.5);
+  mt::archive_value dict = mt::archive_value::dict();
+  mt::tensor_ref weight;
+  weight.type = mt::element_type::i64;
+  weight.shape = {2, 4};
+  weight.data = reinterpret_cast<std::byte const*>(integers.data());
+  dict.set("0.weight", weight);
+  mt::tensor_ref bias;
+  bias.type = mt::element_type::f64;
+  bias.shape = {2};
+  bias.data = reinterpret_cast<std::byte const*>(reals.data());
+  dict.set("0.bias", bias);
+  mt::save_archive(path, dict);
+  says(refusal(path, net), "mismatched (1): 0.weight (file int64 (2, 4), model float32 (2, 4))");
+  auto const report = mt::load(path, net, {.strict = false});
+  CHECK(report.loaded == std::vector<std::string>{"0.bias"});  // a wider float converts
+  CHECK(net.parameter("0.bias")[1] == 0.5f);
 }
 
 TEST_CASE("the advice finds a prefix of the file, one of the model, and parts with other names") {
