@@ -15,6 +15,7 @@
 #include <mortise/parallel/data_parallel.hpp>
 #include <mortise/parallel/mpi.hpp>
 #include <mortise/parallel/sharded_optimizer.hpp>
+#include <mortise/train/async_saver.hpp>
 #include <mortise/train/checkpoint.hpp>
 #include <mortise/train/progress.hpp>
 
@@ -164,6 +165,20 @@ TEST_CASE("an error on one process ends the step on all, in words, and the next 
   if (world->rank() != last) CHECK(text.find("rank " + std::to_string(last)) != std::string::npos);
   d.y[15] = 1;
   CHECK(words([&] { mt::train_step(many, mt::cross_entropy_loss{}, opt, d.batch()); }).empty());
+}
+
+TEST_CASE("a save in the background is written once") {
+  net_type net{mt::host{1}, mt::seed{3}}, loaded{mt::host{1}, mt::seed{4}};
+  mt::data_parallel many{net, *world};
+  std::string const file = folder + "/background.safetensors";
+  mt::async_saver saver;
+  saver.save(file, many);
+  CHECK(saver.saving() <= (world->rank() == 0));
+  saver.wait();
+  world->barrier();
+  mt::load(file, loaded);
+  CHECK(loaded.parameters().to_vector() == net.parameters().to_vector());
+  world->barrier();
 }
 
 TEST_CASE("a save that fails fails everywhere") {

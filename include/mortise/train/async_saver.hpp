@@ -70,7 +70,8 @@ MORTISE_COLD void take_snapshot(archive_value& tree, std::vector<std::byte>& mem
 ///
 /// One save is in flight: the next `save` waits for it first. An error surfaces at the next call of `save` or `wait`, which then has started
 /// nothing. The destructor finishes the save; an error that nobody asked for is lost there, so call `wait` at the end. The memory of
-/// the snapshot, as large as the state, is kept for the next one.
+/// the snapshot, as large as the state, is kept for the next one. Where several processes hold the same state, all call `save`, and the one
+/// that writes learns of errors.
 template <class Serializer = serializer<>>
 class async_saver {
  public:
@@ -86,6 +87,13 @@ class async_saver {
   void save(std::string path, X const& x, archive_metadata extra = {}) {
     wait();
     tree_ = detail::tree_of(x);
+    bool writes = true;
+    auto const chosen = [&] { writes = true; };
+    if constexpr (requires { x.on_one_process(chosen); }) {  // several processes may hold the same state
+      writes = false;
+      x.on_one_process(chosen);
+    }
+    if (!writes) return;
     detail::take_snapshot(tree_, memory_);
     saving_.store(true);
     try {
