@@ -4,7 +4,7 @@
 //   train_digits ... --stop-at-step 37                               save and stop there
 //   train_digits ... --resume                                        go on from the checkpoint, also in the middle of an epoch
 //   train_digits ... --devices host:4 --shards 4                     on four host devices; with the same --shards, any number has the same bits
-//   train_digits_cuda ... --device cuda:0                            the same source, compiled by nvcc
+//   train_digits_cuda ... --device cuda:0                            the same source, compiled by nvcc; or --devices cuda:0,cuda:1 --shards 4
 //
 // The last two lines are the test accuracy and a digest of all parameters' bytes: two equal runs print the same lines.
 #include <cstdio>
@@ -13,6 +13,7 @@
 #include <iostream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -67,10 +68,30 @@ mt::host_mesh mesh_of(settings const& s) {
   return {n, s.threads};
 }
 
-/// What trains: the network on its mesh of host devices, or the network itself on a CUDA device.
+/// The numbers in "cuda:0,cuda:1"; none where it is no such list.
+std::vector<int> cuda_ordinals(std::string const& text) {
+  std::vector<int> list;
+  for (std::size_t at = 0; at <= text.size();) {
+    std::size_t const comma = text.find(',', at) == std::string::npos ? text.size() : text.find(',', at);
+    std::string const name = text.substr(at, comma - at);
+    if (name.size() < 6 || name.size() > 8 || name.rfind("cuda:", 0) != 0 || name.find_first_not_of("0123456789", 5) != std::string::npos) return {};
+    list.push_back(std::stoi(name.substr(5)));
+    at = comma + 1;
+  }
+  return list;
+}
+
+/// What trains: the network on its mesh of host devices, or on its CUDA devices.
 auto on_devices(digits_model<mt::host>& net, settings const& s) { return mt::data_parallel{net, mesh_of(s), mt::shards{s.shards}}; }
 #ifdef __CUDACC__
-digits_model<mt::cuda>& on_devices(digits_model<mt::cuda>& net, settings const&) { return net; }
+auto on_devices(digits_model<mt::cuda>& net, settings const& s) {
+  std::vector<mt::cuda> list{net.device()};
+  if (s.devices.rfind("cuda:", 0) == 0) {
+    list.clear();
+    for (int const ordinal : cuda_ordinals(s.devices)) list.emplace_back(ordinal);
+  }
+  return mt::data_parallel{net, mt::devices{list}, mt::shards{s.shards}};
+}
 #endif
 
 template <class Device>
@@ -161,7 +182,7 @@ int main(int argc, char** argv) try {
   app.add_option("--lr", s.lr, "learning rate (default: 0.05 for sgd, 0.001 for adam and adamw)")->check(CLI::PositiveNumber);
   app.add_option("--seed", s.seed, "names all random numbers of the run")->capture_default_str();
   app.add_option("--threads", s.threads, "threads of each device; never changes a bit (default: all cores)")->check(CLI::NonNegativeNumber);
-  app.add_option("--devices", s.devices, "host, or host:N for N host devices that train together")->capture_default_str();
+  app.add_option("--devices", s.devices, "host:N for N host devices that train together; cuda:0,cuda:1 for CUDA devices")->capture_default_str();
   app.add_option("--shards", s.shards, "parts of a batch; equal numbers have equal bits on any devices (default: one for each device)");
   app.add_option("--device", s.device, "host, or cuda:0, cuda:1, ... where this program was built by nvcc")->capture_default_str();
   auto* const checkpoint = app.add_option("--checkpoint", s.checkpoint, "file to save the run in (.safetensors)");
@@ -171,17 +192,18 @@ int main(int argc, char** argv) try {
   app.add_flag("--quiet", s.quiet, "print the last two lines only");
   CLI11_PARSE(app, argc, argv);
 
+  if (s.devices.rfind("cuda:", 0) == 0) s.device = s.devices.substr(0, s.devices.find(','));
   if (s.device == "host") {
     train(mt::host{s.threads}, s);
     return 0;
   }
-  bool const cuda = s.device.size() > 5 && s.device.size() < 9 && s.device.rfind("cuda:", 0) == 0 &&
-                    s.device.find_first_not_of("0123456789", 5) == std::string::npos;
-  if (!cuda) throw std::runtime_error{"there is no device \"" + s.device + "\"; devices are host, cuda:0, cuda:1, ..."};
+  std::string const& asked = s.devices.rfind("cuda:", 0) == 0 ? s.devices : s.device;
+  std::vector<int> const ordinals = cuda_ordinals(asked);
+  if (ordinals.empty()) throw std::runtime_error{"there is no device \"" + asked + "\"; devices are host, cuda:0, cuda:1, ..., lists cuda:0,cuda:1"};
 #ifdef __CUDACC__
-  train(mt::cuda{std::stoi(s.device.substr(5))}, s);
+  train(mt::cuda{ordinals[0]}, s);
 #else
-  throw std::runtime_error{s.device + ": this program was built without CUDA; build train_digits_cuda, which needs nvcc (Meson: -Dcuda=enabled)"};
+  throw std::runtime_error{asked + ": this program was built without CUDA; build train_digits_cuda, which needs nvcc (Meson: -Dcuda=enabled)"};
 #endif
   return 0;
 } catch (std::exception const& e) {

@@ -65,6 +65,13 @@ if programs:
         run(host, *job, "--checkpoint", file, "--stop-at-step", "50")
         _, moved = run(cuda, *job, "--device", first, "--checkpoint", file, "--resume")
         expect(f"and the other way round: {moved}", abs(moved - accuracy_on_host) <= 0.03)
+        if devices > 1:
+            short = ("--epochs", "1", "--optimizer", "adam", "--shards", "4", "--checkpoint", file, "--stop-at-step", "8")
+            one, _ = run(cuda, *short, "--devices", first)
+            several, _ = run(cuda, *short, "--devices", f"{first},{last}")
+            expect(f"--devices {first},{last} --shards 4 has the bits of one device", one == several and one)
+            refused = subprocess.run([cuda, "--data", data, "--devices", f"{first},{first}"], capture_output=True, text=True)
+            expect("a device that is listed twice is refused in words", refused.returncode == 1 and "listed twice" in refused.stderr, refused.stderr)
         refused = subprocess.run([host, "--data", data, "--device", "cuda:0"], capture_output=True, text=True)
         expect("a program without CUDA says how to get one with it", refused.returncode == 1 and "nvcc" in refused.stderr, refused.stderr)
         refused = subprocess.run([cuda, "--data", data, "--device", f"cuda:{devices}"], capture_output=True, text=True)

@@ -12,29 +12,6 @@ namespace mortise {
 
 namespace detail {
 
-/// One event for each device, made when first needed, that orders its stream with others. A wait takes the event as it was recorded last, so
-/// one is enough.
-class cuda_marks {
- public:
-  static cudaEvent_t of(cuda const& device) {
-    static cuda_marks marks;
-    std::size_t const n = static_cast<std::size_t>(device.ordinal);
-    if (n >= marks.events_.size()) marks.events_.resize(n + 1, nullptr);
-    if (marks.events_[n] == nullptr) {
-      device_guard const guard{device.ordinal};
-      MORTISE_CUDA(cudaEventCreateWithFlags(&marks.events_[n], cudaEventDisableTiming));
-    }
-    return marks.events_[n];
-  }
-  ~cuda_marks() {
-    for (cudaEvent_t const e : events_)
-      if (e != nullptr) ignore_cuda(cudaEventDestroy(e));
-  }
-
- private:
-  std::vector<cudaEvent_t> events_;
-};
-
 inline bool in_device_memory(void const* p) {
   cudaPointerAttributes attributes{};
   MORTISE_CUDA(cudaPointerGetAttributes(&attributes, p));
@@ -47,10 +24,10 @@ inline void order_work(cuda const& earlier, cuda const& later) {
   if (earlier == later) return;
   {
     detail::device_guard const guard{earlier.ordinal};
-    MORTISE_CUDA(cudaEventRecord(detail::cuda_marks::of(earlier), earlier.stream()));
+    MORTISE_CUDA(cudaEventRecord(earlier.context().mark(), earlier.stream()));
   }
   detail::device_guard const guard{later.ordinal};
-  MORTISE_CUDA(cudaStreamWaitEvent(later.stream(), detail::cuda_marks::of(earlier), 0));
+  MORTISE_CUDA(cudaStreamWaitEvent(later.stream(), earlier.context().mark(), 0));
 }
 
 template <class T>

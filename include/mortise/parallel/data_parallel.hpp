@@ -180,6 +180,7 @@ class data_parallel {
   /// The output of the last forward or training step, in the order of the samples. Where processes were given parts of a batch: this part's.
   view<element const> output() const {
     if (output_rows_ == 0) return {};
+    if (model_has_output_) return std::as_const(*net_).output();
     return {output_.data(), Model::plan_type::output.with_batch(output_rows_)};
   }
 
@@ -218,7 +219,7 @@ class data_parallel {
     if (output_rows_ != whole_) detail::refuse_backward_without_forward();
     std::size_t const need = Loss::workspace(Model::plan_type::output) * whole_;
     if (need > loss_workspace_.size()) loss_workspace_ = buffer<element, device_type>{net_->device(), need};
-    compute_loss(output_extents{}, loss, net_->device(), whole_, output_.data(),
+    compute_loss(output_extents{}, loss, net_->device(), whole_, output().data(),
                  net_->step_memory().target(net_->device(), target.data(), target.size()), static_cast<element*>(nullptr), loss_value_.data(),
                  loss_workspace_.data());
     return {net_->device(), loss_value_.data()};
@@ -238,6 +239,17 @@ class data_parallel {
       keep_gradient_array();
       throw;
     }
+  }
+
+  /// One device of one process with one shard: nothing but the model.
+  bool is_alone() const { return !several_processes && team_.size() == 1 && shards_ <= 1; }
+  /// The model has made a training step on the batch x by itself: its output is the output.
+  void take_output(view<input_element const> x) {
+    whole_ = detail::batch_of(x.extents(), x.size(), input_extents::value);
+    local_ = {0, whole_};
+    output_rows_ = whole_;
+    model_has_output_ = true;
+    trained_ = false;
   }
 
   // ---- the model ----------------------------------------------------------------------------------------------------------------------
@@ -433,6 +445,7 @@ class data_parallel {
     statistics_done_ = false;
     step_ = net_->training_steps();
     original_ = net_->gradients().data();
+    model_has_output_ = false;
     output_rows_ = gather ? whole_ : local_.count;
     output_first_ = gather ? local_.first : 0;
     std::size_t const need = output_rows_ * Model::plan_type::output.elements();
@@ -748,6 +761,7 @@ class data_parallel {
   std::size_t whole_ = 0;
   sample_range local_{};            // this process's samples of it
   std::size_t output_rows_ = 0;     // samples in output_,
+  bool model_has_output_ = false;   // no: they are still the model's
   std::size_t output_first_ = 0;    // and where this process's begin there
   bool targets_are_local_ = false;
   bool trained_ = false;
@@ -775,8 +789,16 @@ data_parallel(Model&, Spec&&, shards, sync_batch_norm) -> data_parallel<Model, s
 
 /// A training step on several devices: scatter, forward, backward, reduce, update. See data_parallel for its bits.
 template <class Model, class Spec, class Loss, class Optimizer, class Batch>
-auto train_step(data_parallel<Model, Spec>& many, Loss const& loss, Optimizer& optimizer, Batch const& batch) {
+deferred<typename Model::element, typename Model::device_type> train_step(data_parallel<Model, Spec>& many, Loss const& loss, Optimizer& optimizer, Batch const& batch) {
   many.check_optimizer(optimizer);
+  // One device with one shard is the model alone, which may have a better step (a recorded graph).
+  if constexpr (requires { train_step(many.model(), loss, optimizer, batch); }) {
+    if (many.is_alone()) {
+      auto value = train_step(many.model(), loss, optimizer, batch);
+      many.take_output(batch.x);
+      return value;
+    }
+  }
   auto value = many.forward_backward(loss, batch);
   optimizer.step();
   return value;

@@ -141,6 +141,14 @@ class cuda_context {
   cudaStream_t copy_stream() const { return copy_stream_; }
   cublasHandle_t blas() const { return blas_; }
   cudaMemPool_t pool() const { return pool_; }
+  /// An event to order this stream before others. A wait takes the event as it was recorded last, so one is enough.
+  cudaEvent_t mark() {
+    if (mark_ == nullptr) {
+      device_guard const guard{ordinal_};
+      MORTISE_CUDA(cudaEventCreateWithFlags(&mark_, cudaEventDisableTiming));
+    }
+    return mark_;
+  }
 
   void* allocate(std::size_t bytes) const {
     device_guard const guard{ordinal_};
@@ -183,6 +191,7 @@ class cuda_context {
     deallocate(blas_workspace_);
     for (void* const p : scratch_) deallocate(p);
     if (stream_ != nullptr) ignore_cuda(cudaStreamSynchronize(stream_));
+    if (mark_ != nullptr) ignore_cuda(cudaEventDestroy(mark_));
     if (pool_ != nullptr) ignore_cuda(cudaMemPoolDestroy(pool_));
     if (copy_stream_ != nullptr) ignore_cuda(cudaStreamDestroy(copy_stream_));
     if (stream_ != nullptr) ignore_cuda(cudaStreamDestroy(stream_));
@@ -193,6 +202,7 @@ class cuda_context {
   cudaStream_t stream_ = nullptr;
   cudaStream_t copy_stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
+  cudaEvent_t mark_ = nullptr;
   cublasHandle_t blas_ = nullptr;
   void* blas_workspace_ = nullptr;
   std::vector<void*> scratch_;
