@@ -169,7 +169,8 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
 }
 
 /// "model-00002-of-00003.safetensors"
-inline std::string shard_name(std::string const& stem, std::size_t number, std::size_t count) {
+template <class = void>
+std::string shard_name(std::string const& stem, std::size_t number, std::size_t count) {
   auto const five = [](std::size_t n) {
     std::string digits = std::to_string(n);
     return std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0') + digits;

@@ -183,7 +183,8 @@ archive_value optimizer_tree(Optimizer& o) {
 }
 
 /// PyTorch's "step" of a parameter: an int, or a tensor of rank 0.
-inline std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
+template <class = void>
+std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
   archive_value const* const step = entry == nullptr ? nullptr : entry->find("step");
   if (step == nullptr) return 0;
   if (step->is_number()) return step->as_int();
@@ -252,7 +253,8 @@ struct numbered_parameter {
 
 /// The parameters of each group of a file's optimizer. PyTorch numbers them through the groups; files before 1.4 have addresses there.
 /// Names: ours beside the groups, those of PyTorch 2.7 and newer within.
-MORTISE_COLD inline std::vector<std::vector<numbered_parameter>> file_parameters(archive_value const& tree) {
+template <class = void>
+MORTISE_COLD std::vector<std::vector<numbered_parameter>> file_parameters(archive_value const& tree) {
   std::vector<std::vector<numbered_parameter>> groups;
   archive_value const* const list = tree.find("param_groups");
   archive_value const* const names = tree.find("param_names");
@@ -275,7 +277,8 @@ MORTISE_COLD inline std::vector<std::vector<numbered_parameter>> file_parameters
 
 /// Tells for each of our parameters which of the file's it is. `ours`: names by group; `all`: every parameter of the model in PyTorch's
 /// order, frozen ones included, which a script that passed `net.parameters()` counts too. Null where the file has none.
-MORTISE_COLD inline std::vector<std::vector<archive_key const*>> match_parameters(load_plan& plan, std::string const& root,
+template <class = void>
+MORTISE_COLD std::vector<std::vector<archive_key const*>> match_parameters(load_plan& plan, std::string const& root,
                                                                                    std::vector<std::vector<numbered_parameter>> const& file,
                                                                                    std::vector<std::vector<std::string>> const& ours,
                                                                                    std::vector<std::string> const& all) {

@@ -123,7 +123,8 @@ class name_advisor {
 };
 
 /// "`classifier.4` has another shape in the file: the head of another task", when all mismatches are in one module.
-MORTISE_COLD inline std::string head_advice(load_report const& report) {
+template <class = void>
+MORTISE_COLD std::string head_advice(load_report const& report) {
   if (report.mismatched.empty() || report.loaded.empty()) return {};
   auto const module_of = [](std::string const& name) { return name.substr(0, name.rfind('.') == std::string::npos ? 0 : name.rfind('.')); };
   std::string const module = module_of(report.mismatched[0].name);

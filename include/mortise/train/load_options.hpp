@@ -30,10 +30,12 @@ struct load_options {
 
 namespace detail {
 
-inline bool starts_with(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
+template <class = void>
+bool starts_with(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
 
 /// Does the pattern mean the whole name? `captured`: what each wildcard stood for.
-inline bool capture(std::string_view pattern, std::string_view name, std::vector<std::string_view>& captured) {
+template <class = void>
+bool capture(std::string_view pattern, std::string_view name, std::vector<std::string_view>& captured) {
   while (!pattern.empty() && pattern[0] != '*') {
     if (name.empty() || name[0] != pattern[0]) return false;
     pattern.remove_prefix(1);
@@ -51,7 +53,8 @@ inline bool capture(std::string_view pattern, std::string_view name, std::vector
 }
 
 /// The new name with what the wildcards of the old one stood for.
-inline std::string fill_in(std::string_view pattern, std::vector<std::string_view> const& captured) {
+template <class = void>
+std::string fill_in(std::string_view pattern, std::vector<std::string_view> const& captured) {
   std::string text;
   std::size_t next = 0;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
@@ -65,7 +68,8 @@ inline std::string fill_in(std::string_view pattern, std::vector<std::string_vie
   return text;
 }
 
-inline std::size_t wildcards(std::string_view pattern) {
+template <class = void>
+std::size_t wildcards(std::string_view pattern) {
   std::size_t n = 0;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     if (pattern[i] != '*') continue;
@@ -111,7 +115,8 @@ class name_map {
   std::vector<char> used_;
 };
 
-inline bool is_wanted(std::string_view name, load_options const& options) {
+template <class = void>
+bool is_wanted(std::string_view name, load_options const& options) {
   if (options.only.empty()) return true;
   for (auto const& path : options.only)
     if (path_matches(path, name)) return true;

@@ -29,7 +29,8 @@ concept Stateful = requires(M& m) {
 
 namespace detail {
 
-inline std::vector<std::size_t> to_vector(shape const& s) { return {s.begin(), s.end()}; }
+template <class = void>
+std::vector<std::size_t> to_vector(shape const& s) { return {s.begin(), s.end()}; }
 
 /// Host memory with the elements of a device array: the array itself on the host, a copy (kept alive by `owner`) elsewhere.
 template <class D, class T>
@@ -100,7 +101,8 @@ MORTISE_COLD std::vector<std::string> architecture_of(M const&) {
 }
 
 /// What two architectures differ in, in words; empty when they are the same.
-MORTISE_COLD inline std::string architecture_difference(archive_value const& file, std::vector<std::string> const& here) {
+template <class = void>
+MORTISE_COLD std::string architecture_difference(archive_value const& file, std::vector<std::string> const& here) {
   std::string text;
   std::size_t differences = 0;
   for (std::size_t i = 0; i < here.size() || i < file.size(); ++i) {
