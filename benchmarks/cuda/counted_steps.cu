@@ -33,7 +33,8 @@ namespace {
 using mlp = mt::sequential<mt::linear<512>, mt::relu, mt::linear<512>, mt::relu, mt::linear<10>>;
 using lenet = mt::sequential<mt::conv2d<6, 5>, mt::batch_norm2d, mt::relu, mt::max_pool2d<2>, mt::conv2d<16, 5>, mt::relu, mt::max_pool2d<2>, mt::flatten,
                              mt::linear<120>, mt::relu, mt::linear<84>, mt::relu, mt::linear<10>>;
-using block = mt::sequential<mt::residual<mt::sequential<mt::layer_norm, mt::multihead_attention<4, true>>>,
+// The first layer is a linear one, so that every norm has an input gradient to write.
+using block = mt::sequential<mt::linear<128>, mt::residual<mt::sequential<mt::layer_norm, mt::multihead_attention<4, true>>>,
                              mt::residual<mt::sequential<mt::layer_norm, mt::linear<512>, mt::gelu, mt::linear<128>>>, mt::layer_norm, mt::flatten, mt::linear<10>>;
 
 struct batch {

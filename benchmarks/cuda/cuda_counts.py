@@ -52,7 +52,7 @@ def count(program, network):
         if d["launches"]:
             rows.append((k["name"], d))
     updates = sum(d["launches"] for name, d in rows if "update_elements" in name)
-    print(f"\n{network}: a step has {api['graph_launches']:g} graph launch, {sum(d['launches'] for _, d in rows):g} kernels and {api['blas_calls']:g} products in it, "
+    print(f"\n{network}: a step has {api['graph_launches']:g} graph launch, {sum(d['launches'] for _, d in rows):g} kernels besides cuBLAS's in it, "
           f"{updates:g} update kernel, {waits:g} synchronisations, {allocations:g} allocations, {api['memcpy_host_to_device']:g} copies to the device, "
           f"{api['memcpy_device_to_host']:g} back")
     print(f"  {'kernel':72} {'launches':>8} {'bytes':>10} {'least':>10} {'ratio':>6} {'sectors':>8} {'ratio':>6}")
