@@ -1,9 +1,9 @@
 """The CUDA examples as a user runs them.
 
-usage: check_examples.py CUDA_INFO [TRAIN_DIGITS_CUDA TRAIN_DIGITS DATA]
+usage: check_examples.py CUDA_INFO [TRAIN_DIGITS_CUDA TRAIN_DIGITS DATA FINETUNE_DIGITS_CUDA]
 
 cuda_info names the devices, or says in words that there is none. train_digits learns on a device what it learns on the host, a stopped and
-resumed run ends with the bits of the whole one, and a checkpoint goes from the device to the host and back.
+resumed run ends with the bits of the whole one, and a checkpoint goes from the device to the host and back. finetune_digits does its four runs.
 """
 import os
 import subprocess
@@ -72,6 +72,11 @@ if programs:
             expect(f"--devices {first},{last} --shards 4 has the bits of one device", one == several and one)
             refused = subprocess.run([cuda, "--data", data, "--devices", f"{first},{first}"], capture_output=True, text=True)
             expect("a device that is listed twice is refused in words", refused.returncode == 1 and "listed twice" in refused.stderr, refused.stderr)
+        tuned = subprocess.run([sys.argv[5], "--data", data, "--device", last, "--epochs", "1", "--pretrain-epochs", "1", "--seeds", "1", "--images", "10"],
+                               capture_output=True, text=True)
+        expect("finetune_digits makes its table on a device", tuned.returncode == 0 and tuned.stdout.count(" +- ") == 4, tuned.stdout + tuned.stderr)
+        constant = subprocess.run([sys.argv[5], "--data", data, "--device", last, "--constant", "0.123"], capture_output=True, text=True)
+        expect("and its first exercise", constant.returncode == 0 and "10 tensors loaded" in constant.stdout, constant.stdout + constant.stderr)
         refused = subprocess.run([host, "--data", data, "--device", "cuda:0"], capture_output=True, text=True)
         expect("a program without CUDA says how to get one with it", refused.returncode == 1 and "nvcc" in refused.stderr, refused.stderr)
         refused = subprocess.run([cuda, "--data", data, "--device", f"cuda:{devices}"], capture_output=True, text=True)
