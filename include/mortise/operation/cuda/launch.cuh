@@ -94,9 +94,10 @@ struct row_team {
 };
 
 /// f(team, row, active, memory): `memory` is `bytes_per_row` of shared memory for the team. Teams beyond the last row are called as well,
-/// not active, since sums need every thread.
+/// not active, since sums need every thread. Six blocks a multiprocessor are enough to keep its memory busy; asked for eight, the assembler
+/// takes 32 registers a thread and spills.
 template <int Size, class F>
-__global__ void __launch_bounds__(block_threads) row_kernel(F f, std::uint64_t rows, unsigned bytes_per_row) {
+__global__ void __launch_bounds__(block_threads, 6) row_kernel(F f, std::uint64_t rows, unsigned bytes_per_row) {
   extern __shared__ __align__(16) unsigned char memory[];
   using team = row_team<Size>;
   std::uint64_t const row = std::uint64_t{blockIdx.x} * team::rows_per_block + team::index();
