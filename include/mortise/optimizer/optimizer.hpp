@@ -86,8 +86,8 @@ class optimizer {
   explicit optimizer(Model& model, Rule const& rule = {}, Specs const&... specs)
       : optimizer{model, optimizer_window{0, element_count}, rule, specs...} {}
   /// Keeps state for, and updates, the elements of `window` alone: one of several processes that share the work. `slot` is then the window's.
-  optimizer(Model& model, optimizer_window const& window, Rule const& rule, Specs const&... specs) : model_{&model}, window_{window} {
-    groups_.fill(rule);
+  optimizer(Model& model, optimizer_window const& window, Rule const& rule, Specs const&... specs)
+      : model_{&model}, window_{window}, groups_{copies_of(rule, std::make_index_sequence<group_count>{})} {
     [[maybe_unused]] std::uint32_t next = 1;
     (apply(specs, next), ...);
     (apply_everywhere(specs), ...);
@@ -396,6 +396,12 @@ class optimizer {
       else update_parts<Used>(device, parts_.data(), parts_.size(), begin, arrays_);
     };
     (pass(std::integral_constant<unsigned, masks[I]>{}), ...);
+  }
+
+  /// Copies, not assignments: g++ 12 takes the assignment of a chain's tuple for one that writes beyond it.
+  template <std::size_t... I>
+  static std::array<Rule, group_count> copies_of(Rule const& rule, std::index_sequence<I...>) {
+    return {{(static_cast<void>(I), rule)...}};
   }
 
   Model* model_;
