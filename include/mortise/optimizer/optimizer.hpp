@@ -49,8 +49,8 @@ struct optimizer_window {
 ///     mt::optimizer opt{net, mt::sgd{.lr = 0.01f, .momentum = 0.9f}, mt::group<"features">{.lr = 0.001f}, mt::freeze<"features.0">{}};
 ///
 /// Group 0 holds what no group names, group 1 is the first one that is written, and so on; mt::summary(net, opt) lists who is in which.
-/// After the rule also come no_weight_decay and layer_wise_lr_decay (optimizer/group.hpp). Slots lie in one buffer, each with the layout of the trainable parameters; only those that the
-/// settings need exist. The model must outlive the optimizer and stay where it is.
+/// After the rule also come no_weight_decay and layer_wise_lr_decay (optimizer/group.hpp). Slots lie in one buffer, each with the layout of the
+/// trainable parameters; only those that the settings need exist. The model must outlive the optimizer and stay where it is.
 template <class Model, UpdateRule Rule, class... Specs>
 class optimizer {
   static_assert((detail::is_spec<Specs> && ...),

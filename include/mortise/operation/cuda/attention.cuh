@@ -79,13 +79,6 @@ struct attention_softmax_backward_row {
   }
 };
 
-/// Products of one head of every sample: c = op(a) op(b).
-template <bool TransA, bool TransB, class T>
-void multiply_heads(cuda const& device, attention_size const& s, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, std::size_t stride_a,
-                    T const* b, std::size_t ldb, std::size_t stride_b, T* c, std::size_t ldc, std::size_t stride_c) {
-  gemm_batched<TransA, TransB, T>(device, s.batch, m, n, k, a, lda, stride_a, b, ldb, stride_b, c, ldc, stride_c);
-}
-
 }  // namespace detail
 
 template <class T>
@@ -93,12 +86,12 @@ void attention_forward(cuda const& device, attention_size const& s, T const* qkv
   std::size_t const n = s.length, d = s.width, row = s.row(), sample = n * row, squares = s.heads * s.square();
   for (std::size_t h = 0; h < s.heads; ++h) {
     T const* const q = qkv + h * d;
-    detail::multiply_heads<false, true, T>(device, s, n, n, d, q, 3 * row, 3 * sample, q + row, 3 * row, 3 * sample, p + h * s.square(), n, squares);
+    gemm_batched<false, true, T>(device, s.batch, n, n, d, q, 3 * row, 3 * sample, q + row, 3 * row, 3 * sample, p + h * s.square(), n, squares);
   }
   detail::for_each_row(device, s.batch * s.heads * n, n, n * sizeof(T),
                        detail::attention_softmax_row<T>{p, n, detail::attention_scale<T>(s), s.causal ? 1 : 0});
   for (std::size_t h = 0; h < s.heads; ++h)
-    detail::multiply_heads<false, false, T>(device, s, n, d, n, p + h * s.square(), n, squares, qkv + 2 * row + h * d, 3 * row, 3 * sample, context + h * d, row,
+    gemm_batched<false, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, qkv + 2 * row + h * d, 3 * row, 3 * sample, context + h * d, row,
                                             sample);
 }
 
@@ -108,8 +101,8 @@ void attention_backward(cuda const& device, attention_size const& s, T const* qk
   for (std::size_t h = 0; h < s.heads; ++h) {
     T const* const v = qkv + 2 * row + h * d;
     T const* const dc = dcontext + h * d;
-    detail::multiply_heads<false, true, T>(device, s, n, n, d, dc, row, sample, v, 3 * row, 3 * sample, workspace + h * s.square(), n, squares);
-    detail::multiply_heads<true, false, T>(device, s, n, d, n, p + h * s.square(), n, squares, dc, row, sample, dqkv + 2 * row + h * d, 3 * row, 3 * sample);
+    gemm_batched<false, true, T>(device, s.batch, n, n, d, dc, row, sample, v, 3 * row, 3 * sample, workspace + h * s.square(), n, squares);
+    gemm_batched<true, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, dc, row, sample, dqkv + 2 * row + h * d, 3 * row, 3 * sample);
   }
   detail::for_each_row(device, s.batch * s.heads * n, n, 2 * n * sizeof(T),
                        detail::attention_softmax_backward_row<T>{p, workspace, n, detail::attention_scale<T>(s), s.causal ? 1 : 0});
@@ -117,8 +110,8 @@ void attention_backward(cuda const& device, attention_size const& s, T const* qk
     T const* const dp = workspace + h * s.square();
     T const* const q = qkv + h * d;
     T* const dq = dqkv + h * d;
-    detail::multiply_heads<false, false, T>(device, s, n, d, n, dp, n, squares, q + row, 3 * row, 3 * sample, dq, 3 * row, 3 * sample);
-    detail::multiply_heads<true, false, T>(device, s, n, d, n, dp, n, squares, q, 3 * row, 3 * sample, dq + row, 3 * row, 3 * sample);
+    gemm_batched<false, false, T>(device, s.batch, n, d, n, dp, n, squares, q + row, 3 * row, 3 * sample, dq, 3 * row, 3 * sample);
+    gemm_batched<true, false, T>(device, s.batch, n, d, n, dp, n, squares, q, 3 * row, 3 * sample, dq + row, 3 * row, 3 * sample);
   }
 }
 
