@@ -25,6 +25,14 @@
 #define MORTISE_UNROLL(n) MORTISE_PRAGMA(GCC unroll n)
 #endif
 
+/// Before a hot loop: starts it near a cache line's beginning. Where the loop of a matrix product falls otherwise, by the chance of what
+/// precedes it, was measured to cost up to 15 % while the core's other thread is busy.
+#if defined(__x86_64__) && !defined(__CUDACC__)
+#define MORTISE_ALIGN_LOOP asm volatile(".p2align 6")
+#else
+#define MORTISE_ALIGN_LOOP static_cast<void>(0)
+#endif
+
 /// Whether kernels exist for several instruction sets. Not in nvcc's units: its front end loses the attributes of lambdas, and a lambda that is
 /// not inlined takes and returns wide vectors by other conventions than its caller. There, what the unit is compiled for is used
 /// (-Xcompiler=-march=native).

@@ -24,14 +24,14 @@ struct product {
   T const* row_bias = nullptr;
   bool accumulate = false;
   bool relu = false;
-  bool strips = false;  // a lies in strips of a tile's rows: row i of the rows asked for, step k, at a[i / tall * tall * k_all + k * tall + i % tall]
 };
 
 /// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
 inline constexpr std::size_t gemm_panel_bytes = 320 * 1024;
-inline constexpr std::size_t gemm_column_depth = 384;
+inline constexpr std::size_t gemm_group_bytes = 128 * 1024;  // of panels packed at a time
+inline constexpr std::size_t gemm_column_depth = 288;        // 784 and 1024 make three and four blocks of it
 inline constexpr std::size_t gemm_tile_elements = 8 * 3 * 16;  // of the largest tile
-inline constexpr std::size_t gemm_strip_bytes = 256 * 1024;
+inline constexpr std::size_t gemm_strip_bytes = 512 * 1024;
 struct gemm_panel {
   alignas(64) unsigned char bytes[gemm_panel_bytes + gemm_strip_bytes];
 };
@@ -48,122 +48,134 @@ inline range part_of(std::size_t count, std::size_t pieces, std::size_t piece) {
   return {count * piece / pieces, count * (piece + 1) / pieces};
 }
 
-/// Rows [rows) and columns [columns) of a product, with b as the vector operand.
+/// Elements from one packed panel or strip to the next, of `elements` each: an odd number of cache lines, since many of them are written side by
+/// side, and at a multiple of 4 kB they would evict each other.
 template <class T>
-void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
+inline std::size_t packed_distance(std::size_t elements) {
+  std::size_t const line = 64 / sizeof(T);
+  return ((elements + line - 1) / line | 1) * line;
+}
+
+/// Columns of a matrix turned into strips of a tile's rows: column i, step k, comes to to[i / tall * strip + k * tall + i % tall]; what the
+/// last strip lacks repeats the last column. 96 columns at a time: whole lines, and many of a page, are read in order.
+template <class T>
+void pack_strips(T const* from, std::size_t step, std::size_t count, std::size_t k, std::size_t tall, T* to, std::size_t strip) {
+  std::size_t const whole = count / tall * tall;
+  for (std::size_t group = 0; group < whole; group += 96) {
+    std::size_t const end = whole - group < 96 ? whole : group + 96;
+    for (std::size_t at = 0; at < k; ++at) {
+      T const* const line = from + at * step;
+      T* into = to + group / tall * strip + at * tall;
+      for (std::size_t r = group; r < end; r += tall, into += strip) {
+        std::memcpy(into, line + r, 4 * sizeof(T));
+        if (tall == 6) std::memcpy(into + 4, line + r + 4, 2 * sizeof(T));
+        if (tall == 8) std::memcpy(into + 4, line + r + 4, 4 * sizeof(T));
+      }
+    }
+  }
+  to += whole / tall * strip;
+  if (whole < count)
+    for (std::size_t at = 0; at < k; ++at)
+      for (std::size_t r = 0; r < tall; ++r) to[at * tall + r] = from[at * step + (whole + r < count ? whole + r : count - 1)];
+}
+
+/// Rows [rows) and columns [columns) of a product, with b as the vector operand.
+///
+/// Sums are cut into blocks of k, rows into chunks, columns into panels of a tile's width, panels into groups of what the second cache can
+/// spare: for each block and chunk, groups are packed (or b is read in place), and every tile of the chunk runs down a panel.
+/// `strips`: a is read along its columns, far apart, so each chunk of it is packed too.
+template <class T>
+void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, bool strips, range rows, range columns) {
   std::size_t const lanes = kernels.lanes;
-  std::size_t const width_limit = lanes * kernels.vectors;
-  T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
+  std::size_t const tile_rows = strips ? kernels.strip_rows : kernels.rows, tile_vectors = strips ? kernels.strip_vectors : kernels.vectors;
+  std::size_t const width_limit = lanes * tile_vectors;
+  T* const panels = reinterpret_cast<T*>(gemm_panel_of_this_thread());
+  T* const strip_memory = reinterpret_cast<T*>(gemm_panel_of_this_thread() + gemm_panel_bytes);
   // Tiles load and store whole vectors: what lies past the last column stays in these.
   alignas(64) T edge[gemm_tile_elements];
   alignas(64) T edge_bias[gemm_tile_elements / 8];
-  std::size_t depth_limit = gemm_panel_bytes / (width_limit * sizeof(T));
-  // Columns of a as the scalar operand touch one line a step: few enough that the second level keeps them for the neighbouring tile.
-  if (g.a_step != 1 && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
+  std::size_t depth_limit = gemm_panel_bytes / sizeof(T) / width_limit - 32;
+  // Columns of a in place touch one line a step: few enough that the second level keeps them for the neighbouring tile.
+  if ((strips || g.a_step != 1) && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
   std::size_t const blocks = (g.k + depth_limit - 1) / depth_limit;
   std::size_t const block = blocks > 1 ? (g.k + blocks - 1) / blocks : g.k;
   // Reading b in place costs the tiles 2 %, copying it about 14 rows' worth; but rows a large power of two apart evict each other.
   std::size_t const height_in_all = rows.end - rows.begin;
-  bool const copying_pays = height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 1024 == 0);
-  std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
-  for (std::size_t j = columns.begin; j < columns.end; --panels_left) {
-    // Panels of nearly the same number of vectors: a last panel of a single vector would starve the multipliers.
-    std::size_t const vectors_left = (columns.end - j + lanes - 1) / lanes;
-    std::size_t const fair = (vectors_left + panels_left - 1) / panels_left, vectors = fair < 2 ? 2 : fair;
-    std::size_t const width = vectors * lanes;
-    std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
-    bool const narrow = wanted < width;
-    for (std::size_t done = 0; done < g.k || done == 0;) {
-      std::size_t const depth = g.k - done < block ? g.k - done : block;
-      bool const first = done == 0, last = done + depth == g.k;
-      T const* const b = g.b + done * g.b_step + j * g.b_column;
+  bool const copying_pays = strips || height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 1024 == 0);
+  for (std::size_t done = 0; done < g.k || done == 0; done += block) {
+    std::size_t const depth = g.k - done < block ? g.k - done : block;
+    bool const last = done + depth == g.k;
+    std::size_t const strip = packed_distance<T>(depth * tile_rows);
+    std::size_t const chunk = strips ? gemm_strip_bytes / sizeof(T) / strip * tile_rows : height_in_all;
+    for (std::size_t top = rows.begin; top < rows.end; top += chunk) {
+      std::size_t const bottom = rows.end - top < chunk ? rows.end : top + chunk;
+      if (strips) pack_strips(g.a + top + done * g.a_step, g.a_step, bottom - top, depth, tile_rows, strip_memory, strip);
       tile_task<T> t{};
       t.k = depth;
-      t.p_row = g.strips ? 1 : g.a_row;
-      t.p_step = g.strips ? kernels.rows : g.a_step;
-      t.accumulate = g.accumulate || !first;
+      t.p_row = strips ? 1 : g.a_row;
+      t.p_step = strips ? tile_rows : g.a_step;
+      t.accumulate = g.accumulate || done != 0;
       t.relu = g.relu && last;
       t.finish = last && (g.relu || g.column_bias != nullptr || g.row_bias != nullptr);
-      if (g.b_column != 1) {
-        kernels.transposed({depth, wanted, b, g.b_column, panel, width});
-        t.q = panel;
-        t.q_step = width;
-      } else if (narrow || copying_pays) {
-        kernels.copied({depth, wanted, b, g.b_step, panel, width});
-        t.q = panel;
-        t.q_step = width;
-      } else {
-        t.q = b;
-        t.q_step = g.b_step;
-      }
-      if (last && g.column_bias != nullptr) {
-        t.column_bias = g.column_bias + j;
-        if (narrow) {
-          for (std::size_t x = 0; x < width; ++x) edge_bias[x] = x < wanted ? t.column_bias[x] : T{0};
-          t.column_bias = edge_bias;
+      std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
+      for (std::size_t j = columns.begin, packed_begin = j, packed_end = j; j < columns.end; --panels_left) {
+        // Panels of nearly the same number of vectors, the wider ones first: a last panel of a single vector would starve the multipliers.
+        std::size_t const vectors_left = (columns.end - j + lanes - 1) / lanes;
+        std::size_t const fair = (vectors_left + panels_left - 1) / panels_left, vectors = fair < 2 ? 2 : fair;
+        std::size_t const width = vectors * lanes;
+        std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
+        bool const narrow = wanted < width;
+        T const* const b = g.b + done * g.b_step + j * g.b_column;
+        if (g.b_column != 1) {
+          kernels.transposed({depth, wanted, b, g.b_column, panels, width, 0});
+          t.q = panels;
+          t.q_step = width;
+        } else if (narrow || copying_pays) {
+          std::size_t const distance = packed_distance<T>(depth * width);
+          if (j >= packed_end) {
+            std::size_t const of_this_width = vectors_left - (fair - 1) * panels_left;
+            std::size_t const fitting = gemm_group_bytes / sizeof(T) / distance, most = fitting == 0 ? 1 : fitting;
+            std::size_t const count = (most < of_this_width ? most : of_this_width) * width;
+            packed_begin = j;
+            packed_end = columns.end - j < count ? columns.end : j + count;
+            kernels.copied({depth, packed_end - j, b, g.b_step, panels, width, distance});
+          }
+          t.q = panels + (j - packed_begin) / width * distance;
+          t.q_step = width;
+        } else {
+          t.q = b;
+          t.q_step = g.b_step;
         }
-      }
-      for (std::size_t i = rows.begin; i < rows.end;) {
-        bool const low = rows.end - i <= 4;
-        std::size_t const height = low ? 4 : kernels.rows;
-        std::size_t const tall = rows.end - i < height ? rows.end - i : height;
-        t.p = g.strips ? g.a + (i - rows.begin) * g.k + done * kernels.rows : g.a + i * g.a_row + done * g.a_step;
-        t.rows = tall;
-        if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
-        T* const c = g.c + i * g.c_row + j;
-        t.c = narrow ? edge : c;
-        t.c_row = narrow ? width : g.c_row;
-        if (narrow && t.accumulate)
-          for (std::size_t r = 0; r < tall; ++r)
-            for (std::size_t x = 0; x < width; ++x) edge[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
-        kernels.tiles[0][low][vectors - 2](t);
-        if (narrow)
-          for (std::size_t r = 0; r < tall; ++r)
-            for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = edge[r * width + x];
-        i += tall;
-      }
-      done += depth;
-      if (depth == 0) break;
-    }
-    j += wanted;
-  }
-}
-
-/// The same where a is read along its columns, far apart: pieces of it are turned into strips first, which every panel of b then reads in order.
-template <class T>
-void product_strips(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
-  std::size_t const tall = kernels.rows;
-  T* const strips = reinterpret_cast<T*>(gemm_panel_of_this_thread() + gemm_panel_bytes);
-  std::size_t const blocks = (g.k + gemm_column_depth - 1) / gemm_column_depth, depth_limit = (g.k + blocks - 1) / blocks;
-  std::size_t const most = gemm_strip_bytes / sizeof(T) / depth_limit / 32 * 32;
-  std::size_t const chunks = (rows.end - rows.begin + most - 1) / most, chunk = ((rows.end - rows.begin + chunks - 1) / chunks + 31) / 32 * 32;
-  for (std::size_t done = 0; done < g.k; done += depth_limit) {
-    product<T> part = g;
-    part.k = g.k - done < depth_limit ? g.k - done : depth_limit;
-    part.a = strips;
-    part.strips = true;
-    part.b += done * g.b_step;
-    part.accumulate = g.accumulate || done != 0;
-    if (done + part.k < g.k) part.column_bias = part.row_bias = nullptr, part.relu = false;
-    for (std::size_t first = rows.begin; first < rows.end; first += chunk) {
-      std::size_t const count = rows.end - first < chunk ? rows.end - first : chunk;
-      // 32 rows at a time: whole lines of a are read, and few enough lines are written.
-      for (std::size_t group = 0; group < count; group += 32)
-        for (std::size_t k = 0; k < part.k; ++k) {
-          T const* const from = g.a + first + group + (done + k) * g.a_step;
-          for (std::size_t r = 0; r < 32 && group + r < count; r += tall) {
-            T* const to = strips + (group + r) * part.k + k * tall;
-            if (group + r + tall > count) {
-              for (std::size_t i = 0; group + r + i < count; ++i) to[i] = from[r + i];
-            } else if (tall == 4) {
-              std::memcpy(to, from + r, 4 * sizeof(T));
-            } else {
-              std::memcpy(to, from + r, 8 * sizeof(T));
-            }
+        if (last && g.column_bias != nullptr) {
+          t.column_bias = g.column_bias + j;
+          if (narrow) {
+            for (std::size_t x = 0; x < width; ++x) edge_bias[x] = x < wanted ? t.column_bias[x] : T{0};
+            t.column_bias = edge_bias;
           }
         }
-      product_direct(part, kernels, {first, first + count}, columns);
+        for (std::size_t i = top; i < bottom;) {
+          bool const low = bottom - i <= 4;
+          std::size_t const height = low ? 4 : tile_rows;
+          std::size_t const tall = bottom - i < height ? bottom - i : height;
+          t.p = strips ? strip_memory + (i - top) / tile_rows * strip : g.a + i * g.a_row + done * g.a_step;
+          t.rows = tall;
+          if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
+          T* const c = g.c + i * g.c_row + j;
+          t.c = narrow ? edge : c;
+          t.c_row = narrow ? width : g.c_row;
+          if (narrow && t.accumulate)
+            for (std::size_t r = 0; r < tall; ++r)
+              for (std::size_t x = 0; x < width; ++x) edge[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
+          (strips && !low && vectors == tile_vectors ? kernels.strip_tile : kernels.tiles[0][low][vectors - 2])(t);
+          if (narrow)
+            for (std::size_t r = 0; r < tall; ++r)
+              for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = edge[r * width + x];
+          i += tall;
+        }
+        j += wanted;
+      }
     }
+    if (depth == 0) break;
   }
 }
 
@@ -184,7 +196,7 @@ void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, ran
       std::size_t const i = v.begin * lanes;
       std::size_t const wanted = chunk - i < width ? chunk - i : width;
       T const* const a = g.a + (rows.begin + i) * g.a_row;
-      (g.a_row == 1 ? kernels.copied : kernels.transposed)({g.k, wanted, a, g.a_row == 1 ? g.a_step : g.a_row, panel + i * g.k, width});
+      (g.a_row == 1 ? kernels.copied : kernels.transposed)({g.k, wanted, a, g.a_row == 1 ? g.a_step : g.a_row, panel + i * g.k, width, 0});
     }
     for (std::size_t j = columns.begin; j < columns.end;) {
       bool const low = columns.end - j <= 4;
@@ -271,13 +283,18 @@ void run_product(host const& device, product<T> const& g) {
     return;
   }
   bool const transposed = transposed_pays(g, kernels);
+  // Rows as they lie are read in order, four at a time: packing them, too, was measured to cost more than the strip tile wins.
   bool const strips = g.a_step != 1 && g.a_row == 1 && g.a_step * sizeof(T) >= 1024 && g.n >= 96 && g.m >= 32 && g.k != 0;
-  auto const run = transposed ? product_transposed<T> : strips ? product_strips<T> : product_direct<T>;
-  if (threads == 1) return run(g, kernels, {0, g.m}, {0, g.n});
-  // Cut the axis whose operand is packed, so that no packing is done twice.
+  auto const run = [&](range rows, range columns) {
+    if (transposed) product_transposed(g, kernels, rows, columns);
+    else product_direct(g, kernels, strips, rows, columns);
+  };
+  if (threads == 1) return run({0, g.m}, {0, g.n});
+  // Cut the axis whose operand is packed, so that no packing is done twice; but weights read in place are read by one thread each, and a few
+  // rows cut in two would fill no tile of three vectors.
   std::size_t const vector_axis = transposed ? g.m : g.n, scalar_axis = transposed ? g.n : g.m;
   std::size_t const vectors = (vector_axis + kernels.lanes - 1) / kernels.lanes;
-  bool const along_vectors = vectors >= 2 * threads;
+  bool const along_vectors = vectors >= 2 * threads && !(transposed && scalar_axis >= 16 * threads);
   std::size_t const units = along_vectors ? vectors : (scalar_axis + kernels.rows - 1) / kernels.rows;
   std::size_t const unit = along_vectors ? kernels.lanes : kernels.rows;
   std::size_t const limit = along_vectors ? vector_axis : scalar_axis;
@@ -285,8 +302,8 @@ void run_product(host const& device, product<T> const& g) {
   for_each_piece(device, pieces, [&](std::size_t piece) {
     range const u = part_of(units, pieces, piece);
     range const cut{u.begin * unit, u.end * unit < limit ? u.end * unit : limit};
-    if (along_vectors == transposed) run(g, kernels, cut, {0, g.n});
-    else run(g, kernels, {0, g.m}, cut);
+    if (along_vectors == transposed) run(cut, {0, g.n});
+    else run({0, g.m}, cut);
   });
 }
 
