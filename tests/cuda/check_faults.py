@@ -1,9 +1,9 @@
-"""Every allocation, copy, fill, launch and graph of a training run fails once in turn.
+"""Every allocation, copy, fill, launch, capture and graph of a training run fails once in turn.
 
-usage: check_faults.py CUDA_FAULTS
+usage: check_faults.py CUDA_FAULTS ANOTHER_MACHINE
 
 Each time: an error of the library's type, which names what failed; no leak; the model goes on from the last checkpoint to the bits of the run
-without a failure.
+without a failure. ANOTHER_MACHINE is the library that lets those calls fail which the emulator cannot.
 """
 import concurrent.futures
 import os
@@ -12,12 +12,20 @@ import subprocess
 import sys
 import tempfile
 
-program = sys.argv[1]
+program, another_machine = sys.argv[1:3]
+BY_EMULATOR = ("malloc", "hostalloc", "memcpy", "memset", "launch", "cublas", "graph")
+BY_LIBRARY = ("cudaStreamCreateWithFlags", "cudaMemPoolCreate", "cublasCreate_v2", "cublasLtMatmul", "cudaEventCreateWithFlags", "cudaPointerGetAttributes",
+              "cudaEventRecord", "cudaEventQuery", "cudaStreamWaitEvent", "cudaStreamBeginCapture", "cudaStreamGetCaptureInfo", "cudaStreamEndCapture",
+              "cudaGraphExecKernelNodeSetParams", "cudaGraphLaunch")
 
 
 def run(fail):
     with tempfile.TemporaryDirectory() as folder:
-        environment = dict(os.environ, CUDA_EMU_FAIL=fail, CUDA_EMU_LEAK="strict", CUDA_EMU_CHECK="strict")
+        environment = dict(os.environ, CUDA_EMU_LEAK="strict", CUDA_EMU_CHECK="strict")
+        if fail.split(":")[0] in BY_LIBRARY:
+            environment.update(LD_PRELOAD=another_machine, MORTISE_FAIL_CALL=fail)
+        else:
+            environment["CUDA_EMU_FAIL"] = fail
         result = subprocess.run([program, os.path.join(folder, "run.safetensors")], capture_output=True, text=True, env=environment)
     return result, re.findall(r"^failed: (.*)$", result.stdout, re.M), re.findall(r"^digest: (\w+)$", result.stdout, re.M)
 
@@ -28,7 +36,7 @@ if whole.returncode != 0 or errors or not digest:
 
 bad = 0
 with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for kind in ("malloc", "hostalloc", "memcpy", "memset", "launch", "cublas", "graph"):
+    for kind in BY_EMULATOR + BY_LIBRARY:
         number, failed = 0, 0
         while failed == number:  # all so far: there may be more
             attempts = range(number + 1, number + 9)

@@ -23,6 +23,8 @@
 #include <mortise/train/metrics.hpp>
 #include <mortise/train/train_step.hpp>
 
+#include "runs.hpp"
+
 namespace mt = mortise;
 
 namespace {
@@ -34,38 +36,9 @@ using input = mt::extents<1, 6, 6>;
 template <class Body, class Device>
 using model_of = mt::model<network<Body>, input, Device>;
 
-struct samples {
-  std::vector<float> x;
-  std::vector<std::int64_t> y;
-  struct batch_type {
-    mt::view<float const> x;
-    mt::view<std::int64_t const> y;
-  };
-  samples(std::size_t n, std::uint32_t step) : x(n * 36), y(n) {
-    mt::random_stream const numbers{3, 1, step};
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = numbers.uniform(i) - 0.5f;
-    for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<std::int64_t>(numbers.bits(5000 + i) % 5);
-  }
-  batch_type batch() const { return {{x.data(), mt::shape{y.size(), 1, 6, 6}}, {y.data(), mt::shape{y.size()}}}; }
-};
-
-template <class Model>
-std::vector<float> parameters(Model const& net) {
-  std::vector<float> r(net.parameters().size());
-  net.device().synchronize();
-  net.device().copy(r.data(), net.parameters().data(), r.size() * sizeof(float));
-  net.device().synchronize();
-  return r;
-}
-double distance(std::vector<float> const& a, std::vector<float> const& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    size += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / size);
-}
+using runs::distance;
+using runs::parameters;
+using samples = runs::drawn_batch<input, 5>;
 
 }  // namespace
 

@@ -22,6 +22,7 @@
 #include <mortise/optimizer/adagrad.hpp>
 #include <mortise/optimizer/adam.hpp>
 #include <mortise/optimizer/lion.hpp>
+#include <mortise/optimizer/nadam.hpp>
 #include <mortise/optimizer/optimizer.hpp>
 #include <mortise/optimizer/radam.hpp>
 #include <mortise/optimizer/rmsprop.hpp>
@@ -175,6 +176,8 @@ TEST_CASE("update rules agree with the host's") {
   check_rule(mt::adagrad{.lr = 0.01f});
   check_rule(mt::adadelta{.lr = 0.01f});
   check_rule(mt::radam{.lr = 0.01f});
+  check_rule(mt::nadam{.lr = 0.01f});
+  check_rule(mt::nadam{.lr = 0.01f, .weight_decay = 0.01});
   check_rule(mt::lion{.lr = 0.01f});
   check_rule(mt::chain<mt::clip_grad_value, mt::trace, mt::scale_by_learning_rate>{mt::clip_grad_value{.clip_value = 0.5}, mt::trace{},
                                                                                   mt::scale_by_learning_rate{.lr = 0.01}});

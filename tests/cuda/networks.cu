@@ -7,6 +7,7 @@
 #include <mortise/module/gelu.hpp>
 #include <mortise/module/layer_norm.hpp>
 #include <mortise/module/linear.hpp>
+#include <mortise/module/multihead_attention.hpp>
 #include <mortise/module/pool2d.hpp>
 #include <mortise/module/relu.hpp>
 #include <mortise/module/residual.hpp>
@@ -23,12 +24,13 @@ using images = mt::sequential<mt::conv2d<4, 3, 1, 1>, mt::relu, mt::concat<mt::c
 
 CUDA_CONTRACT_OF_PRODUCTS(on_cuda<mt::linear<5>, extents<7>, 7>, on_cuda<mt::linear<3, false>, extents<4, 6>, 16>, on_cuda<mt::conv2d<4, 3>, extents<2, 5, 4>, 24>,
                           on_cuda<mt::conv2d<4, 3, 2, 1, 1, 2>, extents<4, 5, 4>, 36>, on_cuda<mt::conv2d<3, 1>, extents<2, 3, 3>, 36>,
-                          on_cuda<mt::conv2d_rect<2, hw<3, 1>, hw<1, 2>, hw<2, 0>, hw<2, 1>>, extents<2, 5, 5>, 60>)
-CUDA_CONTRACT(on_cuda<mt::max_pool2d<2>, extents<3, 6, 5>, 1>, on_cuda<mt::max_pool2d<3, 2, 1>, extents<2, 7, 7>, 4>, on_cuda<mt::avg_pool2d<2>, extents<2, 5, 6>, 4>,
+                          on_cuda<mt::conv2d_rect<2, hw<3, 1>, hw<1, 2>, hw<2, 0>, hw<2, 1>>, extents<2, 5, 5>, 60>,
+                          on_cuda<mt::multihead_attention<2>, extents<4, 6>, 24>, on_cuda<mt::multihead_attention<1, true, false>, extents<5, 4>, 24>)
+CUDA_CONTRACT(on_cuda<mt::max_pool2d<2>, extents<3, 5, 6>, 1>, on_cuda<mt::max_pool2d<3, 2, 1>, extents<2, 7, 7>, 4>, on_cuda<mt::avg_pool2d<2>, extents<2, 5, 6>, 4>,
               on_cuda<mt::avg_pool2d<3, 1, 1>, extents<1, 5, 5>, 9>, on_cuda<mt::adaptive_avg_pool2d<3, 2>, extents<2, 7, 5>, 9>)
 CUDA_CONTRACT_OF_NETWORKS(on_cuda<vectors, extents<6>, 60>, on_cuda<images, extents<2, 4, 4>, 200>)
 
-TEST_CASE("a convolution whose columns do not fit into the scratch memory at once takes a few samples at a time") {
+TEST_CASE("a convolution whose columns do not fit into the scratch memory at once, or whose maps into shared memory, has the same result") {
   using law = contract::on_cuda<mt::conv2d<4, 3>, extents<2, 5, 4>, 24>;
   contract::step_results<law, mt::cuda> const together{mt::cuda{0}};
   std::size_t const usual = mt::detail::conv2d_scratch_bytes;
@@ -40,4 +42,11 @@ TEST_CASE("a convolution whose columns do not fit into the scratch memory at onc
     CHECK(contract::largest_difference(apart.gradients, together.gradients) <= contract::rounding<law>());
   }
   mt::detail::conv2d_scratch_bytes = usual;
+
+  std::size_t const usual_map = mt::detail::im2col_map_bytes;
+  mt::detail::im2col_map_bytes = 0;  // as for a map that is too large for shared memory
+  contract::step_results<law, mt::cuda> const direct{mt::cuda{0}};
+  CHECK(contract::same_bits(direct.y, together.y));
+  CHECK(contract::same_bits(direct.gradients, together.gradients));
+  mt::detail::im2col_map_bytes = usual_map;
 }

@@ -11,6 +11,8 @@
 
 #include <doctest/doctest.h>
 
+#include "runs.hpp"
+
 namespace mt = mortise;
 
 namespace {
@@ -18,48 +20,32 @@ namespace {
 using network = mt::sequential<mt::named<"features", mt::sequential<mt::conv2d<4, 3, 1, 1>, mt::batch_norm2d, mt::relu, mt::max_pool2d<2>>>, mt::flatten,
                                mt::named<"classifier", mt::sequential<mt::dropout_p<1, 4>, mt::linear<24>, mt::layer_norm, mt::gelu, mt::linear<10>>>>;
 using input = mt::extents<1, 8, 8>;
+// The same pixels as a sequence of eight rows.
+using attending = mt::sequential<mt::linear<12>, mt::residual<mt::sequential<mt::layer_norm, mt::multihead_attention<3, true>>>, mt::layer_norm, mt::flatten,
+                                 mt::linear<10>>;
 
-struct batch {
-  mt::view<float const> x;
-  mt::view<std::int64_t const> y;
+/// A network, what it takes, and the type it computes in.
+template <class Network, class Input, class T>
+struct computing_in {
+  using element = T;
+  using full_model = mt::model<Network, Input, mt::cuda>;
+  using model = mt::model<Network, Input, mt::cuda, T>;
+  using host_model = mt::model<Network, Input>;
 };
-struct data {
-  std::vector<float> x;
-  std::vector<std::int64_t> y;
-  explicit data(std::uint32_t step, std::size_t n = 16) : x(n * 64), y(n) {
-    mt::random_stream const numbers{7, 1, step};
-    for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<std::int64_t>(numbers.bits(100000 + i) % 10);
-    // A class is a bright column: something to learn.
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = numbers.uniform(i) * 0.5f + (static_cast<std::int64_t>(i % 8) == y[i / 64] % 8 ? 1.0f : 0.0f);
-  }
-  ::batch batch() const { return {{x.data(), mt::shape{y.size(), 1, 8, 8}}, {y.data(), mt::shape{y.size()}}}; }
-};
+
+using runs::distance;
+using runs::parameters;
 
 template <class Model, class Optimizer>
 float train(Model& net, Optimizer& opt, std::uint32_t from, std::uint32_t to) {
   mt::cross_entropy_loss loss;
   float last = 0;
   for (std::uint32_t step = from; step < to; ++step) {
-    data const d{step};
+    runs::drawn_batch<typename Model::input_extents, 10> const d{16, step};
     last = mt::train_step(net, loss, opt, d.batch());
   }
   return last;
 }
-template <class M>
-std::vector<float> parameters(M const& net) {
-  return mt::to_host(net.device(), net.parameters());
-}
-double distance(std::vector<float> const& a, std::vector<float> const& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    double const d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    difference += d * d;
-    size += static_cast<double>(b[i]) * static_cast<double>(b[i]);
-  }
-  return std::sqrt(difference / (size + 1e-30));
-}
-
 struct file {
   std::string path;
   explicit file(std::string const& name) : path{(std::filesystem::temp_directory_path() / ("mortise-cuda-" + std::to_string(::getpid()) + name)).string()} {}
@@ -151,13 +137,16 @@ TEST_CASE("a checkpoint of a device loads on the host, and the other way round, 
 
 // Eight layers, each of which rounds its inputs, weights and outputs to 11 bits (f16) or 8 (bf16); norms in between keep errors from growing
 // by more than a factor of two a layer.
-TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float within its rounding", T, mt::f16, mt::bf16) {
+TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float within its rounding", Case, computing_in<network, input, mt::f16>,
+                   computing_in<network, input, mt::bf16>, computing_in<attending, mt::extents<8, 8>, mt::f16>,
+                   computing_in<attending, mt::extents<8, 8>, mt::bf16>) {
+  using T = typename Case::element;
   double const unit = std::is_same_v<T, mt::f16> ? 0x1p-11 : 0x1p-8;
-  mt::model<network, input, mt::cuda> full{mt::cuda{0}, mt::seed{5}};
-  auto half = full.to<T>();
+  typename Case::full_model full{mt::cuda{0}, mt::seed{5}};
+  auto half = full.template to<T>();
   CHECK(half.training_steps() == full.training_steps());
   mt::cross_entropy_loss loss;
-  data const d{1};
+  runs::drawn_batch<typename Case::full_model::input_extents, 10> const d{16, 1};
   auto const y = mt::to_host(full.device(), full.forward(d.batch().x)), y16 = mt::to_host(half.device(), half.forward(d.batch().x));
   CHECK(distance(y16, y) < 8 * 3 * 2 * unit);
   CHECK(distance(y16, y) > 0);
@@ -167,8 +156,9 @@ TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float 
   CHECK(distance(g16, g) < 2 * 8 * 3 * 4 * unit);  // there and back
 }
 
-TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph, and its run resumes with the same bits", T, mt::f16, mt::bf16) {
-  using model = mt::model<network, input, mt::cuda, T>;
+TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph, and its run resumes with the same bits", Case,
+                   computing_in<network, input, mt::f16>, computing_in<network, input, mt::bf16>, computing_in<attending, mt::extents<8, 8>, mt::f16>) {
+  using model = typename Case::model;
   file const f{"c.safetensors"};
   model a{mt::cuda{0}, mt::seed{5}}, b{mt::cuda{0}, mt::seed{5}};
   mt::optimizer opt_a{a, mt::adamw{.lr = 1e-2f}}, opt_b{b, mt::adamw{.lr = 1e-2f}};
@@ -189,9 +179,9 @@ TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph
   train(a, opt_a, 30, 33);
   train(c, opt_c, 30, 33);
   CHECK(parameters(a) == parameters(c));
-  if constexpr (std::is_same_v<T, mt::f16>) CHECK(a.scaler() == c.scaler());
+  if constexpr (std::is_same_v<typename Case::element, mt::f16>) CHECK(a.scaler() == c.scaler());
 
-  mt::model<network, input> on_host{mt::host{1}, mt::seed{6}};  // what is saved are the float parameters
+  typename Case::host_model on_host{mt::host{1}, mt::seed{6}};  // what is saved are the float parameters
   mt::load(f.path, on_host);
   CHECK(parameters(on_host).size() == parameters(a).size());
 }

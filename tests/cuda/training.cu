@@ -20,6 +20,8 @@
 #include <mortise/optimizer/sgd.hpp>
 #include <mortise/train/train_step.hpp>
 
+#include "runs.hpp"
+
 namespace mt = mortise;
 
 namespace {
@@ -30,50 +32,9 @@ using input = mt::extents<1, 8, 8>;
 using on_host = mt::model<digits, input>;
 using on_cuda = mt::model<digits, input, mt::cuda>;
 
-struct batch {
-  mt::view<float const> x;
-  mt::view<std::int64_t const> y;
-};
-struct data {
-  std::vector<float> x;
-  std::vector<std::int64_t> y;
-  data(std::size_t n, std::uint32_t step) : x(n * 64), y(n) {
-    mt::random_stream const numbers{7, 1, step};
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = numbers.uniform(i);
-    for (std::size_t i = 0; i < n; ++i) y[i] = static_cast<std::int64_t>(numbers.bits(100000 + i) % 10);
-  }
-  ::batch batch() const { return {{x.data(), mt::shape{y.size(), 1, 8, 8}}, {y.data(), mt::shape{y.size()}}}; }
-};
-
-template <class T>
-std::vector<T> values(mt::view<T const> v, mt::cuda const& device) {
-  std::vector<T> r(v.size());
-  device.copy(r.data(), v.data(), r.size() * sizeof(T));
-  device.synchronize();
-  return r;
-}
-template <class T>
-std::vector<T> values(mt::view<T const> v, mt::host const&) {
-  return v.to_vector();
-}
-template <class M>
-std::vector<float> parameters(M const& m) {
-  return values<float>(m.parameters(), m.device());
-}
-template <class M>
-std::vector<float> gradients(M const& m) {
-  return values<float>(m.gradients(), m.device());
-}
-
-double distance(std::vector<float> const& a, std::vector<float> const& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    size += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference) / (std::sqrt(size) + 1e-30);
-}
+using runs::distance;
+using runs::parameters;
+using data = runs::drawn_batch<input, 10>;
 
 // Sums of at most 9 * 4 + 32 * 16 terms a layer, six layers, each with condition below 8 for these inputs.
 constexpr double rounding = 6 * 8 * 548 * 6e-8;
@@ -108,10 +69,10 @@ TEST_CASE("forward, backward and update agree with the host within rounding") {
     auto const batch = d.batch();
     a.forward(batch.x);
     b.forward(batch.x);
-    CHECK(distance(values<float>(b.output(), b.device()), a.output().to_vector()) < rounding);
+    CHECK(distance(mt::to_host(b.device(), b.output()), a.output().to_vector()) < rounding);
     float const value_a = a.backward(loss, batch.y), value_b = b.backward(loss, batch.y);
     CHECK(std::abs(value_a - value_b) < rounding * std::abs(value_a));
-    CHECK(distance(gradients(b), gradients(a)) < rounding);
+    CHECK(distance(mt::to_host(b.device(), b.gradients()), a.gradients().to_vector()) < rounding);
     adam_a.step();
     adam_b.step();
     // Adam divides by the gradient's size: elements near zero may move by 2 lr either way.
@@ -121,7 +82,7 @@ TEST_CASE("forward, backward and update agree with the host within rounding") {
   a.eval();
   b.eval();
   data const d{5, 9};
-  CHECK(distance(values<float>(b.forward(d.batch().x), b.device()), a.forward(d.batch().x).to_vector()) < rounding);
+  CHECK(distance(mt::to_host(b.device(), b.forward(d.batch().x)), a.forward(d.batch().x).to_vector()) < rounding);
 }
 
 TEST_CASE("a captured step has the bits of an issued one, with dropout, for every batch size") {

@@ -37,26 +37,31 @@ struct cross_entropy_loss {
 
   template <class Out, class D, class T>
   void operator()(D const& device, std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* value, T* workspace) const {
-    constexpr std::size_t classes = Out::value[0];
-    constexpr std::size_t positions = detail::positions_of(Out::value);
-    if (!weight.empty() && weight.size() != classes) detail::throw_weight_count("cross_entropy_loss", "weight", weight.size(), classes);
-    double const* const w = weight.empty() ? nullptr : weight.data();
-    double const total = detail::total_weight(device, "cross_entropy_loss", batch, classes, positions, y, ignore_index, w);
+    auto a = arguments<Out>(batch, x, y, dx, workspace);
+    double const total = detail::total_weight(device, "cross_entropy_loss", batch, a.classes, a.positions, y, ignore_index, a.weight);
     double const scale = reduction == mortise::reduction::mean ? 1 / total : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
+    a.scale = static_cast<T>(scale);
+    cross_entropy(device, a);
+    *value = sum(device, workspace, batch * a.positions, workspace + batch * a.positions) * static_cast<T>(scale);
+  }
+
+  /// What the operation is told, all but its scale. Throws usage_error when the number of weights does not fit.
+  template <class Out, class T>
+  cross_entropy_args<T> arguments(std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* workspace) const {
+    constexpr std::size_t classes = Out::value[0];
+    if (!weight.empty() && weight.size() != classes) detail::throw_weight_count("cross_entropy_loss", "weight", weight.size(), classes);
     cross_entropy_args<T> a;
     a.batch = batch;
     a.classes = classes;
-    a.positions = positions;
+    a.positions = detail::positions_of(Out::value);
     a.x = x;
     a.target = y;
     a.dx = dx;
     a.losses = workspace;
-    a.weight = w;
+    a.weight = weight.empty() ? nullptr : weight.data();
     a.ignored = ignore_index;
     a.smoothing = static_cast<T>(label_smoothing.value);
-    a.scale = static_cast<T>(scale);
-    cross_entropy(device, a);
-    *value = sum(device, workspace, batch * positions, workspace + batch * positions) * static_cast<T>(scale);
+    return a;
   }
 };
 

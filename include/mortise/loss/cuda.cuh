@@ -70,20 +70,7 @@ void pointwise_loss(cuda const& device, Formula const& formula, std::size_t coun
 template <class Out, class T>
 void compute_loss(Out, cross_entropy_loss const& loss, cuda const& device, std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* value,
                   T* workspace) {
-  constexpr std::size_t classes = Out::value[0], positions = detail::positions_of(Out::value);
-  if (!loss.weight.empty() && loss.weight.size() != classes)
-    detail::throw_weight_count("cross_entropy_loss", "weight", loss.weight.size(), classes);
-  cross_entropy_args<T> a;
-  a.batch = batch;
-  a.classes = classes;
-  a.positions = positions;
-  a.x = x;
-  a.target = y;
-  a.dx = dx;
-  a.losses = workspace;
-  a.ignored = loss.ignore_index;
-  a.smoothing = static_cast<T>(loss.label_smoothing.value);
-  cross_entropy_on_device(device, a, loss.weight, loss.reduction == reduction::mean,
+  cross_entropy_on_device(device, loss.template arguments<Out>(batch, x, y, dx, workspace), loss.weight, loss.reduction == reduction::mean,
                           loss.reduction == reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0, value);
 }
 

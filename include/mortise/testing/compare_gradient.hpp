@@ -18,6 +18,7 @@ struct compare_gradient_options {
   double tolerance = 1e-6;   ///< of `gradient_report::worst`
   double step = 1e-5;        ///< half the distance of a central difference
   std::int64_t indices = 2;  ///< for networks that take indices: these are below it
+  std::size_t every = 1;     ///< of each tensor, the first gradient and each that many further on are compared; must not be 0
 };
 
 /// What `compare_gradient` found.
@@ -53,7 +54,7 @@ inline void compare_tensor(gradient_problem const& p, std::string_view name, dou
   double largest = 0.01;
   for (double const g : gradient)
     if ((g < 0 ? -g : g) > largest) largest = g < 0 ? -g : g;
-  for (std::size_t i = 0; i < gradient.size(); ++i) {
+  for (std::size_t i = 0; i < gradient.size(); i += options.every) {
     double const value = p.read(p.context, at + i);
     double error = std::numeric_limits<double>::infinity(), quotient = 0;
     // A kink (relu, a maximum) between the two ends of a difference spoils it; a wrong gradient is wrong for every step.

@@ -2,11 +2,15 @@
 // made when first needed and freed with its last user.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include <cublasLt.h>
 
 #include <mortise/device/detail/cuda_error.cuh>
 #include <mortise/device/detail/cuda_recording.cuh>
@@ -87,6 +91,13 @@ MORTISE_COLD inline std::string cuda_problem(int ordinal, cudaError_t* code = nu
   return {};
 }
 
+/// What cuBLASLt's choice of an algorithm depends on, and the choice.
+struct biased_product_choice {
+  std::array<std::uint32_t, 7> question;
+  bool offered;
+  cublasLtMatmulAlgo_t algorithm;
+};
+
 class cuda_context {
  public:
   explicit cuda_context(int ordinal) : ordinal_{ordinal} {
@@ -140,6 +151,11 @@ class cuda_context {
   cudaStream_t stream() const { return stream_; }
   cudaStream_t copy_stream() const { return copy_stream_; }
   cublasHandle_t blas() const { return blas_; }
+  /// Memory that products may use: work on this stream takes it one after the other.
+  void* blas_workspace() const { return blas_workspace_; }
+  static constexpr std::size_t blas_workspace_bytes = 8u << 20;
+  /// How cuBLASLt computes the products that were asked for so far (operation/cuda/gemm.cuh).
+  std::vector<biased_product_choice> biased_products;
   cudaMemPool_t pool() const { return pool_; }
   /// An event to order this stream before others. A wait takes the event as it was recorded last, so one is enough.
   cudaEvent_t mark() {
@@ -179,8 +195,6 @@ class cuda_context {
   cuda_recording* recording = nullptr;
 
  private:
-  static constexpr std::size_t blas_workspace_bytes = 8u << 20;
-
   void release() noexcept {
     int before = -1;
     ignore_cuda(cudaGetDevice(&before));

@@ -9,6 +9,7 @@
 #include <mortise/operation/attention.hpp>
 #include <mortise/operation/cuda/gemm.cuh>
 #include <mortise/operation/cuda/launch.cuh>
+#include <mortise/tensor/float16.hpp>
 
 namespace mortise {
 
@@ -16,54 +17,56 @@ namespace detail {
 
 template <class T>
 struct attention_softmax_row {
+  using A = arithmetic_type<T>;
   T* p;
   std::uint64_t length;
-  T scale;
+  A scale;
   int causal;
   bool cached = false;
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
-    __shared__ T shared[8];
-    T* const kept = reinterpret_cast<T*>(memory);
+    __shared__ A shared[8];
+    A* const kept = reinterpret_cast<A*>(memory);
     T* const own = p + row * length;
     std::uint64_t const n = active ? length : 0, seen = active && causal != 0 ? row % length + 1 : n;
-    T top = -layout_of<T>::infinity;
+    A top = -layout_of<A>::infinity;
     for (std::uint64_t i = Team::rank(); i < seen; i += Team::size) {
-      T const v = own[i];
+      A const v = static_cast<A>(own[i]);
       if (cached) kept[i] = v;
       top = v > top || v != v ? v : top;
     }
     top = Team::max(top, shared);
-    T sum{};
+    A sum{};
     for (std::uint64_t i = Team::rank(); i < seen; i += Team::size) {
-      T const e = exp(((cached ? kept[i] : own[i]) - top) * scale);
+      A const e = exp(((cached ? kept[i] : static_cast<A>(own[i])) - top) * scale);
       if (cached) kept[i] = e;
       sum += e;
     }
-    T const share = T(1) / Team::sum(sum, shared);
+    A const share = A(1) / Team::sum(sum, shared);
     for (std::uint64_t i = Team::rank(); i < n; i += Team::size)
-      own[i] = i >= seen ? T{} : (cached ? kept[i] : exp((own[i] - top) * scale)) * share;
+      own[i] = static_cast<T>(i >= seen ? A{} : (cached ? kept[i] : exp((static_cast<A>(own[i]) - top) * scale)) * share);
   }
 };
 
 template <class T>
 struct attention_softmax_backward_row {
+  using A = arithmetic_type<T>;
   T const* p;
   T* dp;
   std::uint64_t length;
-  T scale;
+  A scale;
   int causal;
   bool cached = false;
 
   template <class Team>
   __device__ void operator()(Team, std::uint64_t row, bool active, unsigned char* memory) const {
-    __shared__ T shared[8];
-    T* const kept = reinterpret_cast<T*>(memory);
+    __shared__ A shared[8];
+    A* const kept = reinterpret_cast<A*>(memory);
     std::uint64_t const at = row * length, n = active ? length : 0, seen = active && causal != 0 ? row % length + 1 : n;
-    T sum{};
+    A sum{};
     for (std::uint64_t i = Team::rank(); i < seen; i += Team::size) {
-      T const g = dp[at + i], share = p[at + i];
+      A const g = static_cast<A>(dp[at + i]), share = static_cast<A>(p[at + i]);
       if (cached) kept[i] = g, kept[length + i] = share;
       sum = fma(g, share, sum);
     }
@@ -73,8 +76,8 @@ struct attention_softmax_backward_row {
         dp[at + i] = T{};
         continue;
       }
-      T const g = cached ? kept[i] : dp[at + i], share = cached ? kept[length + i] : p[at + i];
-      dp[at + i] = scale * share * (g - sum);
+      A const g = cached ? kept[i] : static_cast<A>(dp[at + i]), share = cached ? kept[length + i] : static_cast<A>(p[at + i]);
+      dp[at + i] = static_cast<T>(scale * share * (g - sum));
     }
   }
 };
@@ -88,11 +91,12 @@ void attention_forward(cuda const& device, attention_size const& s, T const* qkv
     T const* const q = qkv + h * d;
     gemm_batched<false, true, T>(device, s.batch, n, n, d, q, 3 * row, 3 * sample, q + row, 3 * row, 3 * sample, p + h * s.square(), n, squares);
   }
-  detail::for_each_row(device, s.batch * s.heads * n, n, n * sizeof(T),
-                       detail::attention_softmax_row<T>{p, n, detail::attention_scale<T>(s), s.causal ? 1 : 0});
+  using A = arithmetic_type<T>;
+  detail::for_each_row(device, s.batch * s.heads * n, n, n * sizeof(A),
+                       detail::attention_softmax_row<T>{p, n, detail::attention_scale<A>(s), s.causal ? 1 : 0});
   for (std::size_t h = 0; h < s.heads; ++h)
     gemm_batched<false, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, qkv + 2 * row + h * d, 3 * row, 3 * sample, context + h * d, row,
-                                            sample);
+                                  sample);
 }
 
 template <class T>
@@ -104,8 +108,9 @@ void attention_backward(cuda const& device, attention_size const& s, T const* qk
     gemm_batched<false, true, T>(device, s.batch, n, n, d, dc, row, sample, v, 3 * row, 3 * sample, workspace + h * s.square(), n, squares);
     gemm_batched<true, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, dc, row, sample, dqkv + 2 * row + h * d, 3 * row, 3 * sample);
   }
-  detail::for_each_row(device, s.batch * s.heads * n, n, 2 * n * sizeof(T),
-                       detail::attention_softmax_backward_row<T>{p, workspace, n, detail::attention_scale<T>(s), s.causal ? 1 : 0});
+  using A = arithmetic_type<T>;
+  detail::for_each_row(device, s.batch * s.heads * n, n, 2 * n * sizeof(A),
+                       detail::attention_softmax_backward_row<T>{p, workspace, n, detail::attention_scale<A>(s), s.causal ? 1 : 0});
   for (std::size_t h = 0; h < s.heads; ++h) {
     T const* const dp = workspace + h * s.square();
     T const* const q = qkv + h * d;

@@ -43,6 +43,44 @@ struct im2col_elements {
   }
 };
 
+/// Elements of columns that a block of im2col_of_maps writes, and the largest map that it keeps: at least two blocks fit on a multiprocessor.
+inline constexpr unsigned im2col_piece = 8192;
+inline std::size_t im2col_map_bytes = 24u << 10;  // not constant: a test makes it small
+
+/// im2col_elements for maps that fit into shared memory: a block reads its map once, in order, whatever windows take from it, and writes a piece of
+/// its columns. Threads begin where a sector does.
+template <class T>
+__global__ void __launch_bounds__(block_threads) im2col_of_maps(conv2d_numbers g, unsigned pieces, T const* x, T* columns) {
+  extern __shared__ __align__(16) unsigned char memory[];
+  T* const map = reinterpret_cast<T*>(memory);
+  unsigned const size = g.in_h * g.in_w, column = g.kernel_h * g.kernel_w * g.out_h * g.out_w, piece = blockIdx.x % pieces * im2col_piece;
+  std::uint64_t const plane = blockIdx.x / pieces, from = plane * size, to = plane * column;  // sample * channels + channel
+  unsigned const read_skew = static_cast<unsigned>(from % 32), write_skew = static_cast<unsigned>(to % 32);  // pieces are multiples of 32
+  for (unsigned i = threadIdx.x; i < size + read_skew; i += block_threads)
+    if (i >= read_skew) map[i - read_skew] = x[from + i - read_skew];
+  __syncthreads();
+  unsigned const end = piece + im2col_piece < column + write_skew ? piece + im2col_piece : column + write_skew;
+  for (unsigned i = piece + threadIdx.x; i < end; i += block_threads) {
+    if (i < write_skew) continue;
+    unsigned const e = i - write_skew, q = e % g.out_w, above = e / g.out_w, p = above % g.out_h, tap = above / g.out_h;
+    unsigned const r = p * g.stride_h + tap / g.kernel_w * g.dilation_h - g.pad_h, s = q * g.stride_w + tap % g.kernel_w * g.dilation_w - g.pad_w;
+    columns[to + e] = r < g.in_h && s < g.in_w ? map[r * g.in_w + s] : T{};
+  }
+}
+
+/// The columns of `count` samples.
+template <class G, class T>
+void run_im2col(cuda const& device, std::size_t count, T const* x, T* columns) {
+  auto const g = conv2d_numbers::of<G>();
+  if (G::in_h * G::in_w * sizeof(T) <= im2col_map_bytes) {
+    constexpr std::size_t column = G::kernel_h * G::kernel_w * G::out_h * G::out_w, pieces = (column + 31 + im2col_piece - 1) / im2col_piece;
+    device.launch(&im2col_of_maps<T>, dim3{static_cast<unsigned>(count * G::in_c * pieces)}, dim3{block_threads}, G::in_h * G::in_w * sizeof(T), g,
+                  static_cast<unsigned>(pieces), x, columns);
+  } else {
+    for_each_index(device, count * G::taps * G::out_h * G::out_w, im2col_elements<T>{g, x, columns});
+  }
+}
+
 /// dx[n, c, r, s] = sum of the column elements that were read from it, taps in row-major order.
 template <class T>
 struct col2im_elements {
@@ -222,7 +260,7 @@ void run_conv2d_forward(cuda const& device, std::size_t batch, T const* x, T con
       T* const columns = static_cast<T*>(device.context().scratch(chunk * column * sizeof(T)));
       for (std::size_t first = 0; first < batch; first += chunk) {
         std::size_t const count = batch - first < chunk ? batch - first : chunk;
-        for_each_index(device, count * column, im2col_elements<T>{g, x + first * G::in_elements, columns});
+        run_im2col<G>(device, count, x + first * G::in_elements, columns);
         multiply_on_device<T>(device, false, false, G::out_c, positions, G::taps, weight, G::taps, columns, positions, y + first * G::out_elements, positions, 0,
                    count, 0, column, G::out_elements);
       }
@@ -283,7 +321,7 @@ void conv2d_backward_weight(cuda const& device, Geometry, std::size_t batch, T c
       std::size_t const count = batch - first < chunk ? batch - first : chunk;
       T const* seen = x + first * g::in_elements;
       if constexpr (!detail::is_pointwise<g>) {
-        detail::for_each_index(device, count * column, detail::im2col_elements<T>{numbers, seen, columns});
+        detail::run_im2col<g>(device, count, seen, columns);
         seen = columns;
       }
       detail::multiply_on_device<T>(device, false, true, g::out_c, g::taps, positions, dy + first * g::out_elements, positions, seen, positions, parts, g::taps, 0, count,

@@ -112,10 +112,6 @@ struct cross_entropy_row {
   }
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// Settings of a loss on classes, at the beginning of the scratch memory; `used` bytes of it.
 template <class T>
 struct class_settings_on_device {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <mortise/operation/cuda/launch.cuh>
 #include <mortise/operation/dropout.hpp>
@@ -71,8 +72,6 @@ struct dropout_backward_elements {
     dx[i] = keep[i] != 0 ? static_cast<T>(static_cast<arithmetic_type<T>>(g) * scale) : T{};
   }
 };
-
-inline bool aligned_to(void const* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
 
 }  // namespace detail
 

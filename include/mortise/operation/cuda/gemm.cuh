@@ -1,6 +1,8 @@
-// Matrix products by cuBLAS. Contracts: operation/gemm.hpp; sums run in cuBLAS's order, the same run after run on one kind of device.
+// Matrix products by cuBLAS, with a bias by cuBLASLt. Contracts: operation/gemm.hpp; sums run in their order, the same run after run on one kind of
+// device.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -63,9 +65,9 @@ inline void issue_product(cudaStream_t, void* context, void const* description) 
 }
 
 template <class T>
-void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda, T const* b,
-             std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1, std::size_t stride_a = 0, std::size_t stride_b = 0,
-             std::size_t stride_c = 0) {
+void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda,
+                        T const* b, std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1, std::size_t stride_a = 0,
+                        std::size_t stride_b = 0, std::size_t stride_c = 0) {
   if (m == 0 || n == 0 || batch == 0) return;
   auto const number = [](std::size_t x) { return static_cast<long long>(x); };
   cublas_product const p{a, b, c, number(stride_a), number(stride_b), number(stride_c), number(m), number(n), number(k), number(lda), number(ldb),
@@ -99,10 +101,112 @@ void run_epilogue(cuda const& device, std::size_t rows, std::size_t columns, T* 
     for_each_index(device, row_groups(rows) * columns, epilogue_columns<T>{y, rows, columns, ldc, column_bias, row_bias, act == activation::relu});
 }
 
+// ---- a product with its bias ----------------------------------------------------------------------------------------------------------------
+
+/// y = x w^T + bias by cuBLASLt, which adds the bias before it stores an element.
+struct biased_product {
+  void const* x;
+  void const* w;
+  void const* bias;
+  void* y;
+  std::int64_t m, n, k, type;  // a cudaDataType
+  cublasLtMatmulAlgo_t algorithm;
+};
+
+/// A biased product in cuBLASLt's words: column by column, y^T = op(w) x^T, and the bias belongs to the rows.
+class cublaslt_description {
+ public:
+  explicit cublaslt_description(biased_product const& p) {
+    auto const type = static_cast<cudaDataType>(p.type);
+    auto const sums = type == CUDA_R_64F ? CUDA_R_64F : CUDA_R_32F;
+    auto const n = static_cast<std::uint64_t>(p.n), m = static_cast<std::uint64_t>(p.m), k = static_cast<std::uint64_t>(p.k);
+    MORTISE_CUDA(cublasLtMatmulDescInit(&product, type == CUDA_R_64F ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, sums));
+    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias);
+    MORTISE_CUDA(cublasLtMatrixLayoutInit(&w, type, k, n, p.k));
+    MORTISE_CUDA(cublasLtMatrixLayoutInit(&x, type, k, m, p.k));
+    MORTISE_CUDA(cublasLtMatrixLayoutInit(&y, type, n, m, p.n));
+  }
+
+  cublasLtMatmulDescOpaque_t product;
+  cublasLtMatrixLayoutOpaque_t w, x, y;
+
+ private:
+  template <class V>
+  void set(cublasLtMatmulDescAttributes_t attribute, V const& value) {
+    MORTISE_CUDA(cublasLtMatmulDescSetAttribute(&product, attribute, &value, sizeof value));
+  }
+};
+
+/// cuBLASLt takes cuBLAS's handle for its own.
+inline cublasLtHandle_t cublaslt_handle(cuda_context const& context) { return reinterpret_cast<cublasLtHandle_t>(context.blas()); }
+
+inline void issue_biased_product(cudaStream_t stream, void* context, void const* description) {
+  auto const& p = *static_cast<biased_product const*>(description);
+  auto const& c = *static_cast<cuda_context*>(context);
+  cublaslt_description d{p};
+  float const one = 1, zero = 0;
+  double const wide_one = 1, wide_zero = 0;
+  bool const wide = p.type == CUDA_R_64F;
+  void const* const alpha = wide ? static_cast<void const*>(&wide_one) : &one;
+  void const* const beta = wide ? static_cast<void const*>(&wide_zero) : &zero;
+  MORTISE_CUDA(cublasLtMatmul(cublaslt_handle(c), &d.product, alpha, p.w, &d.w, p.x, &d.x, beta, p.y, &d.y, p.y, &d.y, &p.algorithm, c.blas_workspace(),
+                              cuda_context::blas_workspace_bytes, stream));
+}
+
+/// Asks cuBLASLt how it would compute a product. Sums that are cut into parts are joined in a pass of their own, in a fixed order.
+MORTISE_COLD inline biased_product_choice choose_biased_product(cuda_context const& context, biased_product const& p,
+                                                               std::array<std::uint32_t, 7> const& question) {
+  device_guard const guard{context.ordinal()};
+  cublaslt_description d{p};
+  cublasLtMatmulPreferenceOpaque_t wanted;
+  MORTISE_CUDA(cublasLtMatmulPreferenceInit(&wanted));
+  auto const want = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto const& value) {
+    MORTISE_CUDA(cublasLtMatmulPreferenceSetAttribute(&wanted, attribute, &value, sizeof value));
+  };
+  want(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{cuda_context::blas_workspace_bytes});
+  want(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+  want(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, question[4]);
+  want(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, question[5]);
+  want(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, question[6]);
+  want(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, question[6]);
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  auto const code = cublasLtMatmulAlgoGetHeuristic(cublaslt_handle(context), &d.product, &d.w, &d.x, &d.y, &d.y, &wanted, 1, &best, &found);
+  return {question, code == CUBLAS_STATUS_SUCCESS && found != 0 && best.state == CUBLAS_STATUS_SUCCESS, best.algo};
+}
+
+/// The largest power of two, up to 256, that divides an address.
+inline std::uint32_t alignment_of(void const* p) {
+  auto const address = reinterpret_cast<std::uintptr_t>(p) | 256u;
+  return static_cast<std::uint32_t>(address & (~address + 1));
+}
+
+/// The product in one call, where cuBLASLt offers it; its algorithm is chosen once for all products of a kind. False: nothing was done.
+/// A bias must lie on 16 bytes. Nothing but the bias is left to cuBLASLt: its ReLU need not keep a NaN, and its GELU is the tanh form.
+template <class T>
+bool multiply_with_bias(cuda const& device, std::size_t m, std::size_t n, std::size_t k, T const* x, T const* w, T const* bias, T* y) {
+  if (alignment_of(bias) < 16 || m == 0 || n == 0 || k == 0) return false;
+  biased_product p{x, w, bias, y, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), cublas_type<T>, {}};
+  auto const small = [](std::size_t value) { return static_cast<std::uint32_t>(value); };
+  std::array<std::uint32_t, 7> const question{small(m), small(n), small(k), static_cast<std::uint32_t>(cublas_type<T>), alignment_of(w), alignment_of(x),
+                                              alignment_of(y)};
+  auto& known = device.context().biased_products;
+  auto found = known.begin();
+  while (found != known.end() && found->question != question) ++found;
+  if (found == known.end()) found = known.insert(found, choose_biased_product(device.context(), p, question));
+  if (!found->offered) return false;
+  p.algorithm = found->algorithm;
+  device.run(&issue_biased_product, p);
+  return true;
+}
+
 }  // namespace detail
 
 template <class T, class M, class N, class K>
 inline void linear_forward(cuda const& device, M m, N n, K k, T const* x, T const* w, T const* bias, T* y, activation act = activation::identity) {
+  if (bias != nullptr && act == activation::identity && detail::multiply_with_bias<T>(device, m, n, k, x, w, bias, y)) return;
   detail::multiply_on_device<T>(device, false, true, m, n, k, x, k, w, k, y, n);
   detail::run_epilogue<T>(device, m, n, y, n, bias, nullptr, act);
 }

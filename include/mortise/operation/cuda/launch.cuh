@@ -10,6 +10,8 @@ namespace mortise::detail {
 
 inline constexpr unsigned block_threads = 256;
 
+inline bool aligned_to(void const* p, std::size_t bytes) { return reinterpret_cast<std::uintptr_t>(p) % bytes == 0; }
+
 template <class F>
 __global__ void __launch_bounds__(block_threads) index_kernel(F f, std::uint64_t n) {
   std::uint64_t const i = std::uint64_t{blockIdx.x} * block_threads + threadIdx.x;
@@ -94,10 +96,10 @@ struct row_team {
 };
 
 /// f(team, row, active, memory): `memory` is `bytes_per_row` of shared memory for the team. Teams beyond the last row are called as well,
-/// not active, since sums need every thread. Six blocks a multiprocessor are enough to keep its memory busy; asked for eight, the assembler
-/// takes 32 registers a thread and spills.
+/// not active, since sums need every thread. Six blocks a multiprocessor (five where a block shares a row) are enough to keep its memory busy; asked
+/// for more, the assembler takes too few registers a thread and spills.
 template <int Size, class F>
-__global__ void __launch_bounds__(block_threads, 6) row_kernel(F f, std::uint64_t rows, unsigned bytes_per_row) {
+__global__ void __launch_bounds__(block_threads, Size == 32 ? 6 : 5) row_kernel(F f, std::uint64_t rows, unsigned bytes_per_row) {
   extern __shared__ __align__(16) unsigned char memory[];
   using team = row_team<Size>;
   std::uint64_t const row = std::uint64_t{blockIdx.x} * team::rows_per_block + team::index();

@@ -24,9 +24,43 @@ struct pool2d_numbers {
   }
 };
 
+/// Two neighbours in a row, read at once.
+template <class T>
+struct alignas(2 * sizeof(T)) element_pair {
+  T first, second;
+};
+
+/// Whether windows are two wide and side by side, so that each row of one is a pair. Read one by one, the elements of a pair would take every sector
+/// twice and use half of it.
+template <class G, class T>
+bool windows_are_pairs(T const* x) {
+  return G::kernel_w == 2 && G::stride_w == 2 && G::dilation_w == 1 && G::pad_w == 0 && G::in_w % 2 == 0 && aligned_to(x, sizeof(element_pair<T>));
+}
+
+/// Calls f(element, place in the window) for each element of window (p, q) that lies in the map, in row-major order.
+template <class T, class F>
+__device__ void for_each_in_window(pool2d_numbers const& g, bool pairs, T const* map, unsigned p, unsigned q, F const& f) {
+  for (unsigned i = 0; i < g.kernel_h; ++i) {
+    unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h;  // wraps far beyond in_h where it is negative
+    if (r >= g.in_h) continue;
+    T const* const row = map + r * g.in_w;
+    if (pairs) {
+      auto const both = *reinterpret_cast<element_pair<T> const*>(row + 2 * q);
+      f(both.first, 2 * i);
+      f(both.second, 2 * i + 1);
+      continue;
+    }
+    for (unsigned j = 0; j < g.kernel_w; ++j) {
+      unsigned const s = q * g.stride_w + j * g.dilation_w - g.pad_w;
+      if (s < g.in_w) f(row[s], i * g.kernel_w + j);
+    }
+  }
+}
+
 template <class T>
 struct max_pool2d_outputs {
   pool2d_numbers g;
+  bool pairs;
   T const* x;
   T* y;
   std::uint8_t* index;  // or null
@@ -39,16 +73,10 @@ struct max_pool2d_outputs {
     using A = arithmetic_type<T>;
     A best = -layout_of<A>::infinity;
     unsigned place = pool2d_clipped;
-    for (unsigned i = 0; i < g.kernel_h; ++i) {
-      unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h;  // wraps far beyond in_h where it is negative
-      if (r >= g.in_h) continue;
-      for (unsigned j = 0; j < g.kernel_w; ++j) {
-        unsigned const s = q * g.stride_w + j * g.dilation_w - g.pad_w;
-        if (s >= g.in_w) continue;
-        A const v = static_cast<A>(map[r * g.in_w + s]);
-        if (place == pool2d_clipped || v > best || v != v) best = v, place = i * g.kernel_w + j;
-      }
-    }
+    for_each_in_window(g, pairs, map, p, q, [&](T element, unsigned at) {
+      A const v = static_cast<A>(element);
+      if (place == pool2d_clipped || v > best || v != v) best = v, place = at;
+    });
     if (relu != 0 && A{0} >= best) best = A{0}, place = pool2d_clipped;
     y[e] = static_cast<T>(best);
     if (index != nullptr) index[e] = static_cast<std::uint8_t>(place);
@@ -86,15 +114,37 @@ struct max_pool2d_inputs {
     arithmetic_type<T> sum{};
     for_each_window_of(g, r, s, [&](unsigned p, unsigned q, unsigned place) {
       std::uint64_t const at = map + p * g.out_w + q;
-      if (index[at] == place) sum += static_cast<arithmetic_type<T>>(dy[at]);
+      T const slope = dy[at];  // read in any case: lanes that skip a load leave sectors half used
+      if (index[at] == place) sum += static_cast<arithmetic_type<T>>(slope);
     });
     dx[e] = static_cast<T>(sum);
+  }
+};
+
+/// As max_pool2d_inputs, for windows that are pairs and share no rows: one thread a window, which reads its slope once and writes all of its inputs,
+/// the last one of a column also the rows below it that no window takes.
+template <class T>
+struct max_pool2d_input_pairs {
+  pool2d_numbers g;
+  T const* dy;
+  std::uint8_t const* index;
+  T* dx;
+  __device__ void operator()(std::uint64_t e) const {
+    unsigned const q = static_cast<unsigned>(e % g.out_w);
+    std::uint64_t const rest = e / g.out_w;
+    unsigned const p = static_cast<unsigned>(rest % g.out_h), top = p * g.kernel_h, rows = p + 1 == g.out_h ? g.in_h - top : g.kernel_h;
+    T* to = dx + (rest / g.out_h * g.in_h + top) * g.in_w + 2 * q;
+    T const slope = static_cast<T>(arithmetic_type<T>{} + static_cast<arithmetic_type<T>>(dy[e]));  // a sum, whose zeros are positive
+    unsigned const place = index[e];
+    for (unsigned i = 0; i < rows; ++i, to += g.in_w)
+      *reinterpret_cast<element_pair<T>*>(to) = {place == 2 * i && i < g.kernel_h ? slope : T{}, place == 2 * i + 1 && i < g.kernel_h ? slope : T{}};
   }
 };
 
 template <class T>
 struct avg_pool2d_outputs {
   pool2d_numbers g;
+  bool pairs;
   T const* x;
   T* y;
   __device__ void operator()(std::uint64_t e) const {
@@ -103,14 +153,7 @@ struct avg_pool2d_outputs {
     unsigned const p = static_cast<unsigned>(rest % g.out_h);
     T const* const map = x + rest / g.out_h * (std::uint64_t{g.in_h} * g.in_w);
     arithmetic_type<T> sum{};
-    for (unsigned i = 0; i < g.kernel_h; ++i) {
-      unsigned const r = p * g.stride_h + i * g.dilation_h - g.pad_h;
-      if (r >= g.in_h) continue;
-      for (unsigned j = 0; j < g.kernel_w; ++j) {
-        unsigned const s = q * g.stride_w + j * g.dilation_w - g.pad_w;
-        if (s < g.in_w) sum += static_cast<arithmetic_type<T>>(map[r * g.in_w + s]);
-      }
-    }
+    for_each_in_window(g, pairs, map, p, q, [&](T element, unsigned) { sum += static_cast<arithmetic_type<T>>(element); });
     y[e] = static_cast<T>(sum / static_cast<arithmetic_type<T>>(g.kernel_h * g.kernel_w));
   }
 };
@@ -186,20 +229,26 @@ adaptive_pool2d_numbers adaptive_numbers() {
 template <class Geometry, class T>
 void max_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
   detail::for_each_index(device, batch * Geometry::out_elements,
-                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), x, y, index, 0});
+                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 0});
 }
 template <class Geometry, class T>
 void relu_max_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
   detail::for_each_index(device, batch * Geometry::out_elements,
-                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), x, y, index, 1});
+                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 1});
 }
 template <class Geometry, class T>
 void max_pool2d_backward(cuda const& device, Geometry, std::size_t batch, T const* dy, std::uint8_t const* index, T* dx) {
-  detail::for_each_index(device, batch * Geometry::in_elements, detail::max_pool2d_inputs<T>{detail::pool2d_numbers::of<Geometry>(), dy, index, dx});
+  constexpr bool shares_no_rows = Geometry::kernel_h == Geometry::stride_h && Geometry::dilation_h == 1 && Geometry::pad_h == 0;
+  auto const numbers = detail::pool2d_numbers::of<Geometry>();
+  if (shares_no_rows && detail::windows_are_pairs<Geometry>(dx))
+    detail::for_each_index(device, batch * Geometry::out_elements, detail::max_pool2d_input_pairs<T>{numbers, dy, index, dx});
+  else
+    detail::for_each_index(device, batch * Geometry::in_elements, detail::max_pool2d_inputs<T>{numbers, dy, index, dx});
 }
 template <class Geometry, class T>
 void avg_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y) {
-  detail::for_each_index(device, batch * Geometry::out_elements, detail::avg_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), x, y});
+  detail::for_each_index(device, batch * Geometry::out_elements,
+                         detail::avg_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y});
 }
 template <class Geometry, class T>
 void avg_pool2d_backward(cuda const& device, Geometry, std::size_t batch, T const* dy, T* dx) {

@@ -4,11 +4,11 @@
 
 #include <cstdio>
 
-#include <cuda_runtime.h>
+extern "C" int cudaGetDeviceCount(int*);  // as the runtime declares it: without its headers g++ takes a third of nvcc's time
 
 int main(int argc, char** argv) {
   int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+  if (cudaGetDeviceCount(&devices) != 0 || devices == 0) {
     std::puts("skipped: no CUDA device and no emulator");
     return 77;
   }
