@@ -22,12 +22,15 @@ using vectors = mt::sequential<mt::linear<6>, mt::residual<mt::sequential<mt::la
 using images = mt::sequential<mt::conv2d<4, 3, 1, 1>, mt::relu, mt::concat<mt::conv2d<2, 1>, mt::max_pool2d<3, 1, 1>>, mt::flatten, mt::linear<3>>;
 }  // namespace
 
-CUDA_CONTRACT_OF_PRODUCTS(on_cuda<mt::linear<5>, extents<7>, 7>, on_cuda<mt::linear<3, false>, extents<4, 6>, 16>, on_cuda<mt::conv2d<4, 3>, extents<2, 5, 4>, 24>,
-                          on_cuda<mt::conv2d<4, 3, 2, 1, 1, 2>, extents<4, 5, 4>, 36>, on_cuda<mt::conv2d<3, 1>, extents<2, 3, 3>, 36>,
+CUDA_CONTRACT_OF_PRODUCTS(on_cuda<mt::linear<5>, extents<7>, 7>, on_cuda<mt::linear<3, false>, extents<4, 6>, 16>,
+                          on_cuda<mt::conv2d<4, 3>, extents<2, 5, 4>, 24>, on_cuda<mt::conv2d<4, 3, 2, 1, 1, 2>, extents<4, 5, 4>, 36>,
+                          on_cuda<mt::conv2d<3, 1>, extents<2, 3, 3>, 36>,
                           on_cuda<mt::conv2d_rect<2, hw<3, 1>, hw<1, 2>, hw<2, 0>, hw<2, 1>>, extents<2, 5, 5>, 60>,
-                          on_cuda<mt::multihead_attention<2>, extents<4, 6>, 24>, on_cuda<mt::multihead_attention<1, true, false>, extents<5, 4>, 24>)
-CUDA_CONTRACT(on_cuda<mt::max_pool2d<2>, extents<3, 5, 6>, 1>, on_cuda<mt::max_pool2d<3, 2, 1>, extents<2, 7, 7>, 4>, on_cuda<mt::avg_pool2d<2>, extents<2, 5, 6>, 4>,
-              on_cuda<mt::avg_pool2d<3, 1, 1>, extents<1, 5, 5>, 9>, on_cuda<mt::adaptive_avg_pool2d<3, 2>, extents<2, 7, 5>, 9>)
+                          on_cuda<mt::multihead_attention<2>, extents<4, 6>, 24>,
+                          on_cuda<mt::multihead_attention<1, true, false>, extents<5, 4>, 24>)
+CUDA_CONTRACT(on_cuda<mt::max_pool2d<2>, extents<3, 5, 6>, 1>, on_cuda<mt::max_pool2d<3, 2, 1>, extents<2, 7, 7>, 4>,
+              on_cuda<mt::avg_pool2d<2>, extents<2, 5, 6>, 4>, on_cuda<mt::avg_pool2d<3, 1, 1>, extents<1, 5, 5>, 9>,
+              on_cuda<mt::adaptive_avg_pool2d<3, 2>, extents<2, 7, 5>, 9>)
 CUDA_CONTRACT_OF_NETWORKS(on_cuda<vectors, extents<6>, 60>, on_cuda<images, extents<2, 4, 4>, 200>)
 
 TEST_CASE("a convolution whose columns do not fit into the scratch memory at once, or whose maps into shared memory, has the same result") {

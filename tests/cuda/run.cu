@@ -21,8 +21,8 @@ using network = mt::sequential<mt::named<"features", mt::sequential<mt::conv2d<4
                                mt::named<"classifier", mt::sequential<mt::dropout_p<1, 4>, mt::linear<24>, mt::layer_norm, mt::gelu, mt::linear<10>>>>;
 using input = mt::extents<1, 8, 8>;
 // The same pixels as a sequence of eight rows.
-using attending = mt::sequential<mt::linear<12>, mt::residual<mt::sequential<mt::layer_norm, mt::multihead_attention<3, true>>>, mt::layer_norm, mt::flatten,
-                                 mt::linear<10>>;
+using attending = mt::sequential<mt::linear<12>, mt::residual<mt::sequential<mt::layer_norm, mt::multihead_attention<3, true>>>,
+                                 mt::layer_norm, mt::flatten, mt::linear<10>>;
 
 /// A network, what it takes, and the type it computes in.
 template <class Network, class Input, class T>
@@ -137,9 +137,9 @@ TEST_CASE("a checkpoint of a device loads on the host, and the other way round, 
 
 // Eight layers, each of which rounds its inputs, weights and outputs to 11 bits (f16) or 8 (bf16); norms in between keep errors from growing
 // by more than a factor of two a layer.
-TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float within its rounding", Case, computing_in<network, input, mt::f16>,
-                   computing_in<network, input, mt::bf16>, computing_in<attending, mt::extents<8, 8>, mt::f16>,
-                   computing_in<attending, mt::extents<8, 8>, mt::bf16>) {
+TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float within its rounding", Case,
+                   computing_in<network, input, mt::f16>, computing_in<network, input, mt::bf16>,
+                   computing_in<attending, mt::extents<8, 8>, mt::f16>, computing_in<attending, mt::extents<8, 8>, mt::bf16>) {
   using T = typename Case::element;
   double const unit = std::is_same_v<T, mt::f16> ? 0x1p-11 : 0x1p-8;
   typename Case::full_model full{mt::cuda{0}, mt::seed{5}};
@@ -157,7 +157,8 @@ TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float 
 }
 
 TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph, and its run resumes with the same bits", Case,
-                   computing_in<network, input, mt::f16>, computing_in<network, input, mt::bf16>, computing_in<attending, mt::extents<8, 8>, mt::f16>) {
+                   computing_in<network, input, mt::f16>, computing_in<network, input, mt::bf16>,
+                   computing_in<attending, mt::extents<8, 8>, mt::f16>) {
   using model = typename Case::model;
   file const f{"c.safetensors"};
   model a{mt::cuda{0}, mt::seed{5}}, b{mt::cuda{0}, mt::seed{5}};

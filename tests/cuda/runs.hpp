@@ -26,7 +26,8 @@ struct drawn_batch {
   drawn_batch(std::size_t samples, std::uint32_t step) : x(samples * Input::elements), y(samples) {
     constexpr auto width = static_cast<std::int64_t>(Input::value.back());
     mortise::random_stream const numbers{7, 1, step};
-    for (std::size_t i = 0; i < samples; ++i) y[i] = static_cast<std::int64_t>(numbers.bits(100000 + i) % static_cast<std::uint32_t>(Classes));
+    for (std::size_t i = 0; i < samples; ++i)
+      y[i] = static_cast<std::int64_t>(numbers.bits(100000 + i) % static_cast<std::uint32_t>(Classes));
     for (std::size_t i = 0; i < x.size(); ++i)
       x[i] = numbers.uniform(i) * 0.5f + (static_cast<std::int64_t>(i) % width == y[i / Input::elements] % width ? 1.0f : 0.0f);
   }

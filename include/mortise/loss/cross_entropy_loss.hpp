@@ -39,7 +39,9 @@ struct cross_entropy_loss {
   void operator()(D const& device, std::size_t batch, T const* x, std::int64_t const* y, T* dx, T* value, T* workspace) const {
     auto a = arguments<Out>(batch, x, y, dx, workspace);
     double const total = detail::total_weight(device, "cross_entropy_loss", batch, a.classes, a.positions, y, ignore_index, a.weight);
-    double const scale = reduction == mortise::reduction::mean ? 1 / total : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch) : 1.0;
+    double const scale = reduction == mortise::reduction::mean        ? 1 / total
+                         : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch)
+                                                                      : 1.0;
     a.scale = static_cast<T>(scale);
     cross_entropy(device, a);
     *value = sum(device, workspace, batch * a.positions, workspace + batch * a.positions) * static_cast<T>(scale);

@@ -95,8 +95,8 @@ void attention_forward(cuda const& device, attention_size const& s, T const* qkv
   detail::for_each_row(device, s.batch * s.heads * n, n, n * sizeof(A),
                        detail::attention_softmax_row<T>{p, n, detail::attention_scale<A>(s), s.causal ? 1 : 0});
   for (std::size_t h = 0; h < s.heads; ++h)
-    gemm_batched<false, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, qkv + 2 * row + h * d, 3 * row, 3 * sample, context + h * d, row,
-                                  sample);
+    gemm_batched<false, false, T>(device, s.batch, n, d, n, p + h * s.square(), n, squares, qkv + 2 * row + h * d, 3 * row, 3 * sample,
+                                  context + h * d, row, sample);
 }
 
 template <class T>

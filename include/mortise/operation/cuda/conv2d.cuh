@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(block_threads) im2col_of_maps(conv2d_numbers g
   extern __shared__ __align__(16) unsigned char memory[];
   T* const map = reinterpret_cast<T*>(memory);
   unsigned const size = g.in_h * g.in_w, column = g.kernel_h * g.kernel_w * g.out_h * g.out_w, piece = blockIdx.x % pieces * im2col_piece;
-  std::uint64_t const plane = blockIdx.x / pieces, from = plane * size, to = plane * column;  // sample * channels + channel
+  std::uint64_t const plane = blockIdx.x / pieces, from = plane * size, to = plane * column;                 // sample * channels + channel
   unsigned const read_skew = static_cast<unsigned>(from % 32), write_skew = static_cast<unsigned>(to % 32);  // pieces are multiples of 32
   for (unsigned i = threadIdx.x; i < size + read_skew; i += block_threads)
     if (i >= read_skew) map[i - read_skew] = x[from + i - read_skew];
@@ -63,7 +63,8 @@ __global__ void __launch_bounds__(block_threads) im2col_of_maps(conv2d_numbers g
   for (unsigned i = piece + threadIdx.x; i < end; i += block_threads) {
     if (i < write_skew) continue;
     unsigned const e = i - write_skew, q = e % g.out_w, above = e / g.out_w, p = above % g.out_h, tap = above / g.out_h;
-    unsigned const r = p * g.stride_h + tap / g.kernel_w * g.dilation_h - g.pad_h, s = q * g.stride_w + tap % g.kernel_w * g.dilation_w - g.pad_w;
+    unsigned const r = p * g.stride_h + tap / g.kernel_w * g.dilation_h - g.pad_h,
+                   s = q * g.stride_w + tap % g.kernel_w * g.dilation_w - g.pad_w;
     columns[to + e] = r < g.in_h && s < g.in_w ? map[r * g.in_w + s] : T{};
   }
 }
@@ -73,9 +74,10 @@ template <class G, class T>
 void run_im2col(cuda const& device, std::size_t count, T const* x, T* columns) {
   auto const g = conv2d_numbers::of<G>();
   if (G::in_h * G::in_w * sizeof(T) <= im2col_map_bytes) {
-    constexpr std::size_t column = G::kernel_h * G::kernel_w * G::out_h * G::out_w, pieces = (column + 31 + im2col_piece - 1) / im2col_piece;
-    device.launch(&im2col_of_maps<T>, dim3{static_cast<unsigned>(count * G::in_c * pieces)}, dim3{block_threads}, G::in_h * G::in_w * sizeof(T), g,
-                  static_cast<unsigned>(pieces), x, columns);
+    constexpr std::size_t column = G::kernel_h * G::kernel_w * G::out_h * G::out_w,
+                          pieces = (column + 31 + im2col_piece - 1) / im2col_piece;
+    device.launch(&im2col_of_maps<T>, dim3{static_cast<unsigned>(count * G::in_c * pieces)}, dim3{block_threads},
+                  G::in_h * G::in_w * sizeof(T), g, static_cast<unsigned>(pieces), x, columns);
   } else {
     for_each_index(device, count * G::taps * G::out_h * G::out_w, im2col_elements<T>{g, x, columns});
   }

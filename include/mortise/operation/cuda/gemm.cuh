@@ -65,9 +65,9 @@ inline void issue_product(cudaStream_t, void* context, void const* description) 
 }
 
 template <class T>
-void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a, std::size_t lda,
-                        T const* b, std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1, std::size_t stride_a = 0,
-                        std::size_t stride_b = 0, std::size_t stride_c = 0) {
+void multiply_on_device(cuda const& device, bool transpose_a, bool transpose_b, std::size_t m, std::size_t n, std::size_t k, T const* a,
+                        std::size_t lda, T const* b, std::size_t ldb, T* c, std::size_t ldc, int beta = 0, std::size_t batch = 1,
+                        std::size_t stride_a = 0, std::size_t stride_b = 0, std::size_t stride_c = 0) {
   if (m == 0 || n == 0 || batch == 0) return;
   auto const number = [](std::size_t x) { return static_cast<long long>(x); };
   cublas_product const p{a, b, c, number(stride_a), number(stride_b), number(stride_c), number(m), number(n), number(k), number(lda), number(ldb),
@@ -151,13 +151,13 @@ inline void issue_biased_product(cudaStream_t stream, void* context, void const*
   bool const wide = p.type == CUDA_R_64F;
   void const* const alpha = wide ? static_cast<void const*>(&wide_one) : &one;
   void const* const beta = wide ? static_cast<void const*>(&wide_zero) : &zero;
-  MORTISE_CUDA(cublasLtMatmul(cublaslt_handle(c), &d.product, alpha, p.w, &d.w, p.x, &d.x, beta, p.y, &d.y, p.y, &d.y, &p.algorithm, c.blas_workspace(),
-                              cuda_context::blas_workspace_bytes, stream));
+  MORTISE_CUDA(cublasLtMatmul(cublaslt_handle(c), &d.product, alpha, p.w, &d.w, p.x, &d.x, beta, p.y, &d.y, p.y, &d.y, &p.algorithm,
+                              c.blas_workspace(), cuda_context::blas_workspace_bytes, stream));
 }
 
 /// Asks cuBLASLt how it would compute a product. Sums that are cut into parts are joined in a pass of their own, in a fixed order.
 MORTISE_COLD inline biased_product_choice choose_biased_product(cuda_context const& context, biased_product const& p,
-                                                               std::array<std::uint32_t, 7> const& question) {
+                                                                std::array<std::uint32_t, 7> const& question) {
   device_guard const guard{context.ordinal()};
   cublaslt_description d{p};
   cublasLtMatmulPreferenceOpaque_t wanted;
@@ -188,10 +188,11 @@ inline std::uint32_t alignment_of(void const* p) {
 template <class T>
 bool multiply_with_bias(cuda const& device, std::size_t m, std::size_t n, std::size_t k, T const* x, T const* w, T const* bias, T* y) {
   if (alignment_of(bias) < 16 || m == 0 || n == 0 || k == 0) return false;
-  biased_product p{x, w, bias, y, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), cublas_type<T>, {}};
+  biased_product p{x, w, bias, y, static_cast<std::int64_t>(m), static_cast<std::int64_t>(n), static_cast<std::int64_t>(k), cublas_type<T>,
+                   {}};
   auto const small = [](std::size_t value) { return static_cast<std::uint32_t>(value); };
-  std::array<std::uint32_t, 7> const question{small(m), small(n), small(k), static_cast<std::uint32_t>(cublas_type<T>), alignment_of(w), alignment_of(x),
-                                              alignment_of(y)};
+  std::array<std::uint32_t, 7> const question{small(m),        small(n),        small(k),       static_cast<std::uint32_t>(cublas_type<T>),
+                                              alignment_of(w), alignment_of(x), alignment_of(y)};
   auto& known = device.context().biased_products;
   auto found = known.begin();
   while (found != known.end() && found->question != question) ++found;

@@ -34,7 +34,8 @@ struct alignas(2 * sizeof(T)) element_pair {
 /// twice and use half of it.
 template <class G, class T>
 bool windows_are_pairs(T const* x) {
-  return G::kernel_w == 2 && G::stride_w == 2 && G::dilation_w == 1 && G::pad_w == 0 && G::in_w % 2 == 0 && aligned_to(x, sizeof(element_pair<T>));
+  return G::kernel_w == 2 && G::stride_w == 2 && G::dilation_w == 1 && G::pad_w == 0 && G::in_w % 2 == 0 &&
+         aligned_to(x, sizeof(element_pair<T>));
 }
 
 /// Calls f(element, place in the window) for each element of window (p, q) that lies in the map, in row-major order.
@@ -137,7 +138,8 @@ struct max_pool2d_input_pairs {
     T const slope = static_cast<T>(arithmetic_type<T>{} + static_cast<arithmetic_type<T>>(dy[e]));  // a sum, whose zeros are positive
     unsigned const place = index[e];
     for (unsigned i = 0; i < rows; ++i, to += g.in_w)
-      *reinterpret_cast<element_pair<T>*>(to) = {place == 2 * i && i < g.kernel_h ? slope : T{}, place == 2 * i + 1 && i < g.kernel_h ? slope : T{}};
+      *reinterpret_cast<element_pair<T>*>(to) = {place == 2 * i && i < g.kernel_h ? slope : T{},
+                                                 place == 2 * i + 1 && i < g.kernel_h ? slope : T{}};
   }
 };
 
@@ -228,13 +230,15 @@ adaptive_pool2d_numbers adaptive_numbers() {
 
 template <class Geometry, class T>
 void max_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
-  detail::for_each_index(device, batch * Geometry::out_elements,
-                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 0});
+  detail::for_each_index(
+      device, batch * Geometry::out_elements,
+      detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 0});
 }
 template <class Geometry, class T>
 void relu_max_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y, std::uint8_t* index) {
-  detail::for_each_index(device, batch * Geometry::out_elements,
-                         detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 1});
+  detail::for_each_index(
+      device, batch * Geometry::out_elements,
+      detail::max_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y, index, 1});
 }
 template <class Geometry, class T>
 void max_pool2d_backward(cuda const& device, Geometry, std::size_t batch, T const* dy, std::uint8_t const* index, T* dx) {
@@ -242,13 +246,13 @@ void max_pool2d_backward(cuda const& device, Geometry, std::size_t batch, T cons
   auto const numbers = detail::pool2d_numbers::of<Geometry>();
   if (shares_no_rows && detail::windows_are_pairs<Geometry>(dx))
     detail::for_each_index(device, batch * Geometry::out_elements, detail::max_pool2d_input_pairs<T>{numbers, dy, index, dx});
-  else
-    detail::for_each_index(device, batch * Geometry::in_elements, detail::max_pool2d_inputs<T>{numbers, dy, index, dx});
+  else detail::for_each_index(device, batch * Geometry::in_elements, detail::max_pool2d_inputs<T>{numbers, dy, index, dx});
 }
 template <class Geometry, class T>
 void avg_pool2d_forward(cuda const& device, Geometry, std::size_t batch, T const* x, T* y) {
-  detail::for_each_index(device, batch * Geometry::out_elements,
-                         detail::avg_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y});
+  detail::for_each_index(
+      device, batch * Geometry::out_elements,
+      detail::avg_pool2d_outputs<T>{detail::pool2d_numbers::of<Geometry>(), detail::windows_are_pairs<Geometry>(x), x, y});
 }
 template <class Geometry, class T>
 void avg_pool2d_backward(cuda const& device, Geometry, std::size_t batch, T const* dy, T* dx) {
