@@ -89,6 +89,8 @@ struct load_report {
   std::vector<std::string> missing{};     ///< the model has it, the file has not
   std::vector<std::string> unexpected{};  ///< the file has it, the model has not
   std::vector<load_mismatch> mismatched{};
+  bool adopted = false;       ///< load_options::adopt: the model's parameters are the mapped file's pages
+  std::string not_adopted{};  ///< why they had to be copied instead
   std::string advice{};  ///< what would make them match, when that can be told: "all 62 names match after removing `module.`; pass ..."
 
   bool complete() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <ostream>
 #include <span>
@@ -15,14 +16,21 @@
 #include <utility>
 #include <vector>
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/vfs.h>
+#endif
 
 #include <mortise/archive/errors.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -44,6 +52,9 @@ class byte_source {
   bool is_file() const { return state_->file >= 0; }
   /// All bytes, where they lie in memory (a map, or memory); null for a file that is read.
   std::byte const* data() const { return state_->data; }
+  /// Memory of this process's own that begins as bytes [offset, offset + n) of the file: every page is shared with all who map the file until
+  /// it is written to. null where the source is not a mapped file.
+  std::shared_ptr<std::byte> private_pages(std::uint64_t offset, std::size_t n) const;
   /// Reads n bytes; archive_error when they are not there.
   void read(std::uint64_t offset, void* to, std::size_t n) const;
   /// Throws unless n bytes can be read now: they are brought into the page cache, and not copied.
@@ -141,7 +152,8 @@ struct posix_calls {
 ///
 /// Durable: the data is on the disk before the rename, the rename before `commit` returns. A failure of that last step (the
 /// directory's fsync) is reported although NAME is already the new, complete file. Not durable: atomic against a crash of the
-/// program, not of the machine. A symbolic link is followed: what it points to is replaced.
+/// program, not of the machine. A symbolic link is followed: what it points to is replaced. What a process that was killed while it saved to
+/// NAME left beside it is removed by the next save.
 template <class Calls = posix_calls>
 class basic_atomic_file_writer final : public byte_sink {
  public:
@@ -213,6 +225,16 @@ inline byte_source byte_source::map(std::string const& path) {
   return byte_source{std::move(s)};
 }
 
+inline std::shared_ptr<std::byte> byte_source::private_pages(std::uint64_t offset, std::size_t n) const {
+  if (offset > size() || n > size() - offset) past_end(offset);
+  if (!state_->mapped || n == 0) return nullptr;
+  auto const page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  std::size_t const before = static_cast<std::size_t>(offset % page);
+  void* const at = ::mmap(nullptr, before + n, PROT_READ | PROT_WRITE, MAP_PRIVATE, state_->file, static_cast<off_t>(offset - before));
+  if (at == MAP_FAILED) throw io_error{name(), "mmap", errno};
+  return {static_cast<std::byte*>(at) + before, [at, length = before + n](std::byte*) { ::munmap(at, length); }};
+}
+
 inline byte_source byte_source::view(std::span<std::byte const> bytes, std::string name) {
   auto s = std::make_shared<state>();
   s->name = std::move(name);
@@ -230,11 +252,40 @@ inline byte_source byte_source::own(std::vector<std::byte> bytes, std::string na
   return byte_source{std::move(s)};
 }
 
+namespace detail {
+
+/// memcpy of so much that none of it will be in the cache when it is needed: the stores go past the cache, and the target is not read first.
+inline void copy_past_cache(std::byte* to, std::byte const* from, std::size_t n) {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  using words [[gnu::vector_size(16)]] = long long;
+  if (n >= std::size_t{1} << 20) {
+    std::size_t const head = (64 - reinterpret_cast<std::uintptr_t>(to) % 64) % 64;
+    std::memcpy(to, from, head);
+    to += head, from += head, n -= head;
+    for (; n >= 64; to += 64, from += 64, n -= 64) {
+      words v[4];
+      std::memcpy(v, from, 64);
+      for (int i = 0; i < 4; ++i) {
+#if defined(__clang__)
+        __builtin_nontemporal_store(v[i], reinterpret_cast<words*>(to) + i);
+#else
+        __builtin_ia32_movntdq(reinterpret_cast<words*>(to) + i, v[i]);
+#endif
+      }
+    }
+    __builtin_ia32_sfence();
+  }
+#endif
+  std::memcpy(to, from, n);
+}
+
+}  // namespace detail
+
 inline void byte_source::read(std::uint64_t offset, void* to, std::size_t n) const {
   if (offset > size() || n > size() - offset) past_end(offset);
   if (n == 0) return;
   if (data() != nullptr) {
-    std::memcpy(to, data() + offset, n);
+    detail::copy_past_cache(static_cast<std::byte*>(to), data() + offset, n);
     return;
   }
   auto* at = static_cast<std::byte*>(to);
@@ -255,7 +306,10 @@ inline void byte_source::check_readable(std::uint64_t offset, std::uint64_t n) c
   struct stat info{};
   if (::fstat(state_->file, &info) != 0) throw io_error{name(), "fstat", errno};
   if (static_cast<std::uint64_t>(info.st_size) < offset + n) past_end(static_cast<std::uint64_t>(info.st_size));
-  constexpr std::uint64_t window = std::uint64_t{1} << 23;
+#if defined(__linux__)
+  if (struct statfs system{}; ::fstatfs(state_->file, &system) == 0 && system.f_type == 0x01021994) return;  // tmpfs: the bytes are memory
+#endif
+  constexpr std::uint64_t window = std::uint64_t{1} << 22;
 #if defined(MADV_POPULATE_READ)
   // Faults that would end a program come back as an error here; the window is unmapped at once, so it never counts as memory.
   auto const page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -276,7 +330,7 @@ inline void byte_source::check_readable(std::uint64_t offset, std::uint64_t n) c
   }
   if (supported) return;
 #endif
-  std::vector<std::byte> scratch(static_cast<std::size_t>(n < (window >> 3) ? n : window >> 3));
+  std::vector<std::byte> scratch(static_cast<std::size_t>(n < (window >> 2) ? n : window >> 2));
   while (n != 0) {
     auto const part = static_cast<std::size_t>(n < scratch.size() ? n : scratch.size());
     read(offset, scratch.data(), part);
@@ -318,6 +372,49 @@ inline std::string temporary_name(std::string const& path, std::uint64_t attempt
   return path.substr(0, base) + path.substr(base, 200) + suffix;
 }
 
+/// The process in a name that `temporary_name` made for `base` (the path without its folder), or 0.
+template <class = void>
+long process_of_temporary(std::string_view name, std::string_view base) {
+  constexpr std::string_view mark = ".tmp-";
+  base = base.substr(0, 200);
+  if (name.size() < base.size() + mark.size() || name.substr(0, base.size()) != base || name.substr(base.size(), mark.size()) != mark) return 0;
+  std::string_view const rest = name.substr(base.size() + mark.size());
+  std::size_t const dash = rest.find('-');
+  if (dash == 0 || dash > 10 || rest.size() != dash + 17 || rest.find_first_not_of("0123456789abcdef", dash + 1) != std::string_view::npos) return 0;
+  long process = 0;
+  for (char const c : rest.substr(0, dash)) {
+    if (c < '0' || c > '9') return 0;
+    process = process * 10 + (c - '0');
+  }
+  return process;
+}
+
+/// Removes temporary files for `path` of processes that are no more. Sparing beats tidiness: a file goes only when its name is exactly ours, it
+/// belongs to this user, its process is dead on this machine, no process (of another container or machine) holds its lock, and nobody has
+/// written to it for a minute. Failures are ignored.
+template <class = void>
+MORTISE_COLD void remove_stale_temporaries(std::string const& path) {
+  static std::time_t const first_save = std::time(nullptr);  // a file with this process's number is not ours when it is older
+  std::size_t const slash = path.rfind('/');
+  std::string_view const base = std::string_view{path}.substr(slash == std::string::npos ? 0 : slash + 1);
+  DIR* const folder = ::opendir(directory_of(path).c_str());
+  if (folder == nullptr) return;
+  while (dirent const* const entry = ::readdir(folder)) {
+    long const process = process_of_temporary(entry->d_name, base);
+    bool const own = process == static_cast<long>(::getpid());
+    if (process <= 0 || (!own && (::kill(static_cast<pid_t>(process), 0) == 0 || errno != ESRCH))) continue;
+    int const file = ::openat(::dirfd(folder), entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0) continue;
+    struct stat info{};
+    std::time_t const now = std::time(nullptr);
+    if (::fstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_uid == ::geteuid() && info.st_mtime < now - 60 &&
+        (!own || info.st_mtime < first_save) && ::flock(file, LOCK_EX | LOCK_NB) == 0)
+      ::unlinkat(::dirfd(folder), entry->d_name, 0);
+    ::close(file);
+  }
+  ::closedir(folder);
+}
+
 }  // namespace detail
 
 template <class Calls>
@@ -327,6 +424,7 @@ basic_atomic_file_writer<Calls>::basic_atomic_file_writer(std::string const& pat
   bool const replaces = ::lstat(target_.c_str(), &old) == 0;
   if (replaces && S_ISDIR(old.st_mode)) throw io_error{path_, "save", EISDIR};
   if (replaces && !S_ISREG(old.st_mode) && !S_ISLNK(old.st_mode)) throw io_error{path_, "save (the target is no regular file)", EINVAL};
+  detail::remove_stale_temporaries(target_);
   buffer_.reserve(buffer_bytes);
   for (std::uint64_t attempt = 0; file_ < 0; ++attempt) {
     temporary_ = detail::temporary_name(target_, attempt);
@@ -337,6 +435,7 @@ basic_atomic_file_writer<Calls>::basic_atomic_file_writer(std::string const& pat
     temporary_.clear();
     throw io_error{path_, "create a temporary file beside it", code};
   }
+  static_cast<void>(::flock(file_, LOCK_EX | LOCK_NB));  // tells others that it is in use; where there are no locks, its process's number does
   if (replaces && S_ISREG(old.st_mode) && Calls::fchmod(file_, old.st_mode & 0777) != 0) fail("fchmod", errno);
 }
 

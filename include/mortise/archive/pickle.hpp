@@ -25,6 +25,11 @@
 
 namespace mortise::detail {
 
+/// What the values of a pickle may take in memory. A multiple of the file's size bounds what a hostile one can ask for; the constant
+/// leaves room for thousands of numbers in a small file (a history of losses), which take more as values than as bytes of a pickle.
+template <class = void>
+std::uint64_t pickle_budget(std::uint64_t file_size) { return 3 * file_size + (std::uint64_t{1} << 20); }  // and its text
+
 enum class pickled : std::uint8_t {
   none, boolean, integer, big_integer, real, text, raw, tuple, list, dict, set,  // values
   dtype, storage_class, storage, tensor, global,                                 // torch's
@@ -158,7 +163,7 @@ class basic_unpickler {
   std::deque<std::vector<id>> children_{1};  // 0: none
   std::string owned_{};                       // text that does not stand in the pickle
   std::deque<id> stack_{};
-  std::vector<std::size_t> marks_{};
+  std::deque<std::size_t> marks_{};
   std::vector<id> memo_{};
   std::unordered_map<std::string, std::uint32_t> storage_by_key_{};
   std::uint64_t memo_puts_ = 0;
@@ -259,7 +264,7 @@ class basic_unpickler {
   node of_children(pickled kind, std::vector<id> items) {
     node n = of(kind);
     if (!items.empty()) {
-      spend(sizeof(std::vector<id>) + items.size() * sizeof(id));
+      spend(sizeof(std::vector<id>) + 32 + items.size() * sizeof(id));  // 32: the least that an allocation takes
       items.shrink_to_fit();
       n.index = static_cast<std::uint32_t>(children_.size());
       children_.push_back(std::move(items));
@@ -270,7 +275,7 @@ class basic_unpickler {
   std::vector<id>& grow(id i, std::size_t by) {
     node& n = nodes_[i];
     if (n.index == 0) {
-      spend(sizeof(std::vector<id>));
+      spend(sizeof(std::vector<id>) + 32);
       n.index = static_cast<std::uint32_t>(children_.size());
       children_.emplace_back();
     }

@@ -85,6 +85,16 @@ class basic_archive_reader {
   /// Checks the checksums of these tensors, and that all their bytes can be read, without keeping them: the reads that follow find them in
   /// the page cache. archive_error, io_error.
   void check_readable(std::span<std::size_t const> entries) const;
+  /// Where the tensor's bytes stand, packed: in which source, at which byte. Its source is null where they do not (strided, compressed, byte-swapped).
+  struct stored_place {
+    byte_source const* source = nullptr;
+    std::uint64_t offset = 0;
+  };
+  stored_place stored(std::size_t i) const {
+    tensor_place const& place = state_->contents.places.at(i);
+    if (!reads_in_parts(i) || place.big_endian) return {};
+    return {&state_->contents.sources[place.source], place.offset};
+  }
   /// The tensor's bytes where they lie; empty when the source is a file that is read, or the tensor is strided or byte-swapped.
   std::span<std::byte const> mapped(std::string_view tensor) const { return mapped_entry(entry(tensor)); }
   std::span<std::byte const> mapped_entry(std::size_t i) const;

@@ -2,11 +2,13 @@
 //
 // Reading is stricter than the reference implementation: everything that the format's text forbids is refused. Writing gives the
 // bytes that the reference writer gives (order of tensors, spacing, padding); metadata keys are sorted, so equal states are equal files.
+// A file that is written to be mapped has another order, in which what lies in one piece in memory lies in one piece in the file.
 // Source: huggingface/safetensors, README "Format" and safetensors/src/tensor.rs (0.3.1 to 0.8).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +18,7 @@
 #include <mortise/archive/contents.hpp>
 #include <mortise/archive/file.hpp>
 #include <mortise/archive/json.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -32,14 +35,15 @@ struct safetensors {
   template <class = void>
   static archive_contents parse(byte_source const& file);
   template <class = void>
-  static void write(flat_archive archive, byte_sink& out);
-  /// checksums: a CRC-32 of each tensor among the metadata, which our reader verifies and others ignore.
+  static void write(flat_archive archive, byte_sink& out, bool mappable = false);
+  /// checksums: a CRC-32 of each tensor among the metadata, which our reader verifies and others ignore. mappable: pieces of memory stay
+  /// in one piece, and the largest begins at a multiple of 64 bytes.
   template <class = void>
-  static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {}, bool checksums = false) {
+  static void write(archive_value const& tree, byte_sink& out, archive_metadata const& extra = {}, bool checksums = false, bool mappable = false) {
     flat_archive flat = flatten_checkpoint(tree);
     flat.metadata.insert(flat.metadata.end(), extra.begin(), extra.end());
     if (checksums) add_checksums(flat);
-    write(std::move(flat), out);
+    write(std::move(flat), out, mappable);
   }
 };
 
@@ -269,8 +273,47 @@ archive_contents safetensors::parse(byte_source const& file) {
   return c;
 }
 
+namespace detail {
+
+/// Puts tensors that lie behind one another in memory behind one another, and gives the position of the largest such piece. `tensors` are in
+/// the reference order, and pieces keep it, by their first tensor in it: addresses decide within pieces only, so equal states are equal files.
+template <class = void>
+MORTISE_COLD std::size_t order_by_memory(std::vector<named_tensor>& tensors) {
+  struct location {
+    std::byte const* data;
+    std::size_t bytes, was, piece;
+  };
+  std::vector<location> all;
+  for (std::size_t i = 0; i < tensors.size(); ++i) all.push_back({tensors[i].tensor.data, tensors[i].tensor.bytes(), i, i});
+  std::sort(all.begin(), all.end(), [](location const& a, location const& b) { return a.data != b.data ? std::less<>{}(a.data, b.data) : a.was < b.was; });
+  std::size_t largest = 0;
+  std::size_t most_bytes = 0;
+  for (std::size_t i = 0; i < all.size();) {
+    std::size_t end = i + 1;
+    std::size_t bytes = all[i].bytes;
+    std::size_t first = all[i].was;
+    for (; end < all.size() && all[end].data == all[end - 1].data + all[end - 1].bytes && tensors[all[end].was].tensor.type == tensors[all[i].was].tensor.type; ++end) {
+      bytes += all[end].bytes;
+      first = std::min(first, all[end].was);
+    }
+    if (bytes > most_bytes) most_bytes = bytes, largest = all[i].was;
+    for (; i < end; ++i) all[i].piece = first;
+  }
+  std::stable_sort(all.begin(), all.end(), [](location const& a, location const& b) { return a.piece < b.piece; });
+  std::vector<named_tensor> sorted;
+  std::size_t position = 0;
+  for (location const& p : all) {
+    if (p.was == largest) position = sorted.size();
+    sorted.push_back(std::move(tensors[p.was]));
+  }
+  tensors = std::move(sorted);
+  return position;
+}
+
+}  // namespace detail
+
 template <class>
-void safetensors::write(flat_archive archive, byte_sink& out) {
+void safetensors::write(flat_archive archive, byte_sink& out, bool mappable) {
   auto& tensors = archive.tensors;
   for (named_tensor const& t : tensors) {
     if (t.name == "__metadata__") throw usage_error{"mortise: safetensors reserves the tensor name __metadata__"};
@@ -287,6 +330,7 @@ void safetensors::write(flat_archive archive, byte_sink& out) {
     int const rb = detail::safetensors_rank(b.tensor.type);
     return ra != rb ? ra > rb : a.name < b.name;
   });
+  std::size_t const aligned = mappable ? detail::order_by_memory(tensors) : 0;
   std::sort(archive.metadata.begin(), archive.metadata.end());
   std::string header(8, '\0');
   header += '{';
@@ -317,6 +361,11 @@ void safetensors::write(flat_archive archive, byte_sink& out) {
   }
   header += '}';
   header.resize((header.size() + 7) / 8 * 8, ' ');
+  if (mappable) {
+    std::size_t before = 0;
+    for (std::size_t i = 0; i < aligned; ++i) before += tensors[i].tensor.bytes();
+    while (before % 8 == 0 && (header.size() + before) % 64 != 0) header.append(8, ' ');
+  }
   std::uint64_t const n = header.size() - 8;
   if (n > max_header)
     throw usage_error{"mortise: the header of this archive would have " + std::to_string(n) + " bytes, readers accept 100000000; put long data into tensors"};

@@ -25,11 +25,14 @@ struct save_options {
   bool durable = true;          ///< false: atomic, but not forced to the disk
   archive_metadata metadata{};  ///< further text beside the tensors (safetensors' __metadata__)
   bool checksums = false;       ///< safetensors: a CRC-32 of each tensor, verified on load and ignored by other readers; torch_zip and npz have one
+  bool mappable = false;        ///< safetensors: tensors in the order in which they lie in memory, aligned; see load_options::adopt
 };
 
 template <class Format>
 void save_archive(byte_sink& out, archive_value const& tree, save_options const& options = {}) {
-  if constexpr (requires { Format::write(tree, out, options.metadata, true); }) Format::write(tree, out, options.metadata, options.checksums);
+  if constexpr (requires { Format::write(tree, out, options.metadata, true, true); })
+    Format::write(tree, out, options.metadata, options.checksums, options.mappable);
+  else if (options.mappable) throw usage_error{"mortise::save: .mappable files are safetensors; name them so, or leave .mappable out"};
   else Format::write(tree, out, options.metadata);
 }
 

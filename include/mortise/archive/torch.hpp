@@ -288,7 +288,7 @@ archive_contents torch_zip::parse(detail::zip_reader const& zip) {
   }
 
   std::string const text = zip.text(*pickle, max_pickle);
-  detail::unpickler p{text, file + ": " + pickle->name, 0, 3 * zip.file().size() + (1 << 18), 5};  // and its text
+  detail::unpickler p{text, file + ": " + pickle->name, 0, detail::pickle_budget(zip.file().size()), 5};
   p.run();
   if (p.consumed() != text.size()) p.fail(std::to_string(text.size() - p.consumed()) + " bytes after STOP");
 
@@ -319,7 +319,7 @@ archive_contents torch_zip::parse(detail::zip_reader const& zip) {
 template <class>
 archive_contents torch_legacy::parse(byte_source const& file) {
   std::uint64_t const size = file.size();
-  std::uint64_t const budget = 3 * size + (1 << 18);
+  std::uint64_t const budget = detail::pickle_budget(size);
   std::string text;
   std::uint64_t at = 0;
   auto const fail = [&file](std::uint64_t where, std::string const& reason) { throw archive_error{file.name(), where, reason}; };

@@ -403,7 +403,12 @@ class model {
     counters_.swap(counters);
   }
   /// Computes with the parameters of `other`, in its memory, which this model's device can read; `other` must stay where it is.
-  void share_parameters(model const& other) { parameters_ = buffer<T, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size()); }
+  void share_parameters(model const& other) { parameters_ = buffer<element, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size()); }
+  /// Computes with, and trains, the parameter_count elements at `data`, which `owner` keeps. Views of the parameters that were taken before are
+  /// no longer of this model.
+  void adopt_parameters(element* data, std::shared_ptr<void const> owner) {
+    parameters_ = buffer<element, D>::borrowed(device_, data, parameter_count, std::move(owner));
+  }
   /// Becomes a replica of `other` in everything but its parameters and buffers: seed, step, mode, settings of modules. Allocates nothing.
   void follow(model const& other) {
     seed_ = other.seed_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <type_traits>
 #include <utility>
 
@@ -28,7 +29,8 @@ class buffer {
     if (size_ != 0) device_.copy(data_, other.data_, size_ * sizeof(T));
   }
   buffer(buffer&& other) noexcept
-      : device_{other.device_}, data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)}, owns_{std::exchange(other.owns_, true)} {}
+      : device_{other.device_}, data_{std::exchange(other.data_, nullptr)}, size_{std::exchange(other.size_, 0)}, owns_{std::exchange(other.owns_, true)},
+        owner_{std::move(other.owner_)} {}
   buffer& operator=(buffer other) noexcept {
     swap(other);
     return *this;
@@ -36,13 +38,14 @@ class buffer {
   ~buffer() {
     if (data_ != nullptr && owns_) device_.deallocate(data_, size_ * sizeof(T));
   }
-  /// Looks at memory that belongs to somebody else, who must keep it. A copy of this buffer owns its elements.
-  static buffer borrowed(Device const& device, T* data, std::size_t size) {
+  /// Looks at memory that belongs to somebody else: to `owner`, or to one who must keep it. A copy of this buffer owns its elements.
+  static buffer borrowed(Device const& device, T* data, std::size_t size, std::shared_ptr<void const> owner = nullptr) {
     buffer b;
     b.device_ = device;
     b.data_ = data;
     b.size_ = size;
     b.owns_ = false;
+    b.owner_ = std::move(owner);
     return b;
   }
 
@@ -51,6 +54,7 @@ class buffer {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(owns_, other.owns_);
+    owner_.swap(other.owner_);
   }
 
   T* data() const { return data_; }
@@ -65,6 +69,7 @@ class buffer {
   T* data_ = nullptr;
   std::size_t size_ = 0;
   bool owns_ = true;
+  std::shared_ptr<void const> owner_{};
 };
 
 }  // namespace mortise

@@ -435,6 +435,7 @@ class checkpoint {
   /// Loads a run; see mortise::load.
   load_report load_from(archive_reader const& in, load_options const& options) {
     detail::load_plan plan{in, options};
+    if (options.adopt) plan.report.not_adopted = "a run is there to go on, and would copy every page; load the model alone";
     archive_value const& root = in.tree();
     check_version(in, root);
     std::apply([&](auto&... part) { (match_part(plan, root, part), ...); }, parts_);

@@ -26,6 +26,10 @@ struct load_options {
   std::vector<std::pair<std::string, std::string>> rename = {};  ///< {"fc.", "classifier.4."}
   std::string add_prefix = {};
   std::vector<std::string> only = {};                           ///< if given: only the model's names under these paths (see path_matches) are loaded
+  /// The pages of a mapped file (map_file) become the parameters of a model on the host, without a copy, where the file has them in one piece
+  /// as the model has (save_options::mappable); report.adopted tells. Processes share the pages until one writes to them, by training,
+  /// say, and gets its own; the file never changes. Views of the parameters that were taken before are no longer of this model.
+  bool adopt = false;
 };
 
 namespace detail {

@@ -1,7 +1,8 @@
 // How a run becomes a file, composed of policies, one of each kind; what is left out has a sensible default.
 //
 //   format       safetensors, torch_zip, npz; default by_extension
-//   layout       one_file (default), sharded{.max_bytes}: NAME-00001-of-00003.safetensors and an index.json
+//   layout       one_file (default), sharded{.max_bytes}: NAME-00001-of-00003.safetensors and an index.json;
+//                mappable: one file of safetensors in the order of memory, whose pages a model can adopt (load_options::adopt)
 //   integrity    unchecked (default), checksummed: a CRC-32 of each tensor, demanded and verified on load; torch_zip and npz always have one
 //   durability   durable (default): atomic, and on the disk when save returns; fast: atomic against a crash of the program only
 //   reading      by_read (default), memory_mapped: how `load` opens a path
@@ -31,6 +32,7 @@ namespace mortise {
 
 struct by_extension {};
 struct one_file {};
+struct mappable {};
 struct unchecked {};
 struct checksummed {};
 struct durable {};
@@ -44,7 +46,7 @@ enum class policy_kind { none, format, layout, integrity, durability, reading };
 
 template <class P>
 constexpr policy_kind kind_of_policy() {
-  if constexpr (std::is_same_v<P, one_file> || std::is_same_v<P, sharded>) return policy_kind::layout;
+  if constexpr (std::is_same_v<P, one_file> || std::is_same_v<P, mappable> || std::is_same_v<P, sharded>) return policy_kind::layout;
   else if constexpr (std::is_same_v<P, unchecked> || std::is_same_v<P, checksummed>) return policy_kind::integrity;
   else if constexpr (std::is_same_v<P, durable> || std::is_same_v<P, fast>) return policy_kind::durability;
   else if constexpr (std::is_same_v<P, by_read> || std::is_same_v<P, memory_mapped>) return policy_kind::reading;
@@ -109,7 +111,7 @@ class serializer {
   using kind = detail::policy_kind;
   static constexpr bool known = ((detail::kind_of_policy<Policies>() != kind::none) && ...);
   static_assert(known,
-                "mortise::serializer: policies are a format (safetensors, torch_zip, npz), a layout (one_file, sharded), an integrity (unchecked, "
+                "mortise::serializer: policies are a format (safetensors, torch_zip, npz), a layout (one_file, mappable, sharded), an integrity (unchecked, "
                 "checksummed), a durability (durable, fast) and a way of reading (by_read, memory_mapped)");
   template <kind K>
   static constexpr int count = (0 + ... + (detail::kind_of_policy<Policies>() == K ? 1 : 0));
@@ -121,11 +123,12 @@ class serializer {
   using format = typename detail::policy_of<kind::format, by_extension, Policies...>::type;
   using layout = typename detail::policy_of<kind::layout, one_file, Policies...>::type;
   static constexpr bool is_sharded = std::is_same_v<layout, sharded>;
+  static constexpr bool is_mappable = std::is_same_v<layout, mappable>;
   static constexpr bool is_checksummed = std::is_same_v<typename detail::policy_of<kind::integrity, unchecked, Policies...>::type, checksummed>;
   static constexpr bool is_durable = std::is_same_v<typename detail::policy_of<kind::durability, durable, Policies...>::type, durable>;
   static constexpr bool is_mapped = std::is_same_v<typename detail::policy_of<kind::reading, by_read, Policies...>::type, memory_mapped>;
-  static_assert(!is_sharded || std::is_same_v<format, safetensors> || std::is_same_v<format, by_extension>,
-                "mortise::serializer: the sharded layout is written as safetensors; leave the other format out, or save one file");
+  static_assert(!(is_sharded || is_mappable) || std::is_same_v<format, safetensors> || std::is_same_v<format, by_extension>,
+                "mortise::serializer: this layout is written as safetensors; leave the other format out, or save one file");
 
   serializer() = default;
   /// Policies with settings: sharded{.max_bytes = ...}.
@@ -139,7 +142,7 @@ class serializer {
   template <class X>
   void save(std::string const& path, X const& x, archive_metadata const& extra = {}) const {
     decltype(auto) tree = detail::tree_of(x);
-    save_options const options{is_durable, extra, is_checksummed};
+    save_options const options{is_durable, extra, is_checksummed, is_mappable};
     detail::write_once(x, [&] {
       if constexpr (is_sharded) detail::write_shards(path, tree, std::get<sharded>(policies_), is_checksummed, is_durable, extra);
       else if constexpr (std::is_same_v<format, by_extension>) save_archive(path, tree, options);
@@ -151,7 +154,7 @@ class serializer {
     static_assert(!is_sharded, "mortise::serializer: several files need a path; give the serializer the layout one_file");
     static_assert(!std::is_same_v<format, by_extension>,
                   "mortise::serializer: memory and streams have no extension; name the format: serializer<safetensors>");
-    save_archive<format>(out, detail::tree_of(x), save_options{is_durable, extra, is_checksummed});
+    save_archive<format>(out, detail::tree_of(x), save_options{is_durable, extra, is_checksummed, is_mappable});
   }
   template <class X>
   void save(std::ostream& out, X const& x, archive_metadata const& extra = {}) const {

@@ -55,6 +55,11 @@ void write_once(M const& m, F const& f) {
   else f();
 }
 
+/// A model whose parameters may be pages of a file.
+template <class M>
+concept Adopting = std::is_same_v<typename std::remove_cvref_t<decltype(std::declval<M&>().device())>::space, host_space> &&
+                   requires(M& m, typename M::element* data, std::shared_ptr<void const> owner) { m.adopt_parameters(data, owner); };
+
 /// Where every entry of a model's state lies.
 template <Stateful M>
 std::vector<tensor_target> targets_of(M& m) {
@@ -169,7 +174,14 @@ load_report load(archive_reader const& in, M& m, load_options const& options = {
   detail::load_plan plan{in, options};
   plan.match(detail::find_model_dict(in.tree()), detail::targets_of(m), "", options);
   detail::compare_architecture(plan, m);
+  [[maybe_unused]] std::shared_ptr<std::byte> pages;
+  if (options.adopt) {
+    if constexpr (detail::Adopting<M>) pages = plan.adopt(m.parameters().data(), m.parameters().size() * sizeof(typename M::element));
+    else plan.report.not_adopted = "only one model on the host can adopt pages";
+  }
   plan.run(m.device());
+  if constexpr (detail::Adopting<M>)
+    if (pages != nullptr) m.adopt_parameters(reinterpret_cast<typename M::element*>(pages.get()), pages);
   return plan.report;
 }
 template <Stateful M>

@@ -8,10 +8,15 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -112,6 +117,24 @@ bool same_shape(tensor_info const& info, shape const& extents) {
   return true;
 }
 
+/// for_each_piece for pieces that may throw: when all are done, the error of the first piece that failed is thrown.
+template <class F>
+void try_each_piece(host const& device, std::size_t pieces, F const& f) {
+  std::atomic<std::size_t> failed{pieces};
+  std::exception_ptr error;
+  std::mutex guard;
+  for_each_piece(device, pieces, [&](std::size_t i) {
+    if (i > failed.load(std::memory_order_relaxed)) return;
+    try {
+      f(i);
+    } catch (...) {
+      std::lock_guard const lock{guard};
+      if (i < failed.load()) failed.store(i), error = std::current_exception();
+    }
+  });
+  if (error != nullptr) std::rethrow_exception(error);
+}
+
 /// A load in preparation: what was matched, what was not, and what waits to be changed.
 struct load_plan {
   archive_reader in;
@@ -119,6 +142,7 @@ struct load_plan {
   load_report report{};
   std::vector<tensor_transfer> transfers{};
   std::vector<pending_value> values{};
+  std::vector<std::size_t> checked{};     // entries that are not transferred, but must be readable and right
   std::string architecture{};             // how the file's network differs from this one, in words
   std::vector<std::unique_ptr<archive_value>> derived{};  // values that were computed from the file's, for `values` to point at
 
@@ -178,8 +202,47 @@ struct load_plan {
     if (report.advice.empty() && names.strict) report.advice = head_advice(report);
   }
 
+  /// Takes the transfers to the `bytes` bytes at `array` out of the plan, where the file has all of them in one piece and in the same form;
+  /// gives pages of the mapped file to use instead of the array. Null with the reason in the report where they must be copied.
+  MORTISE_COLD std::shared_ptr<std::byte> adopt(void const* array, std::size_t bytes) {
+    auto const* const first = static_cast<std::byte const*>(array);
+    byte_source const* source = nullptr;
+    std::uint64_t start = 0;
+    std::size_t found = 0;
+    auto const is_inside = [&](tensor_transfer const& t) { return !std::less<>{}(t.to, array) && std::less<>{}(t.to, static_cast<void const*>(first + bytes)); };
+    auto const refuse = [this](char const* why) {
+      report.not_adopted = why;
+      return nullptr;
+    };
+    for (tensor_transfer const& t : transfers) {
+      if (!is_inside(t)) continue;
+      if (t.from_type != t.to_type) return refuse("the file has another element type");
+      auto const place = t.entry == no_entry ? archive_reader::stored_place{} : in.stored(t.entry);
+      if (place.source == nullptr) return refuse("a tensor is strided, compressed or byte-swapped in the file");
+      std::uint64_t const offset = static_cast<std::uint64_t>(static_cast<std::byte const*>(t.to) - first);
+      if (found == 0) source = place.source, start = place.offset - offset;
+      if (place.source != source || place.offset - offset != start) return refuse("the file has the parameters in another order, or not in one piece; save it with {.mappable = true}");
+      found += t.bytes();
+    }
+    if (found == 0 || found != bytes) return refuse("not all parameters are loaded");
+    if (start % 64 != 0) return refuse("the file has the parameters at an address that is no multiple of 64; save it with {.mappable = true}");
+    std::shared_ptr<std::byte> pages = source->private_pages(start, bytes);
+    if (pages == nullptr) return refuse("the file is not mapped; open it with mt::map_file");
+    for (tensor_transfer const& t : transfers)
+      if (is_inside(t)) checked.push_back(t.entry);
+    transfers.erase(std::remove_if(transfers.begin(), transfers.end(), is_inside), transfers.end());
+    report.adopted = true;
+    return pages;
+  }
+
   /// Up to so many bytes are staged; a larger load is read into place in a second pass, in pieces of this size where it needs memory.
   static constexpr std::size_t staging_bytes = std::size_t{1} << 22;
+  /// Bytes that a thread reads straight into place at a time.
+  static constexpr std::size_t piece_bytes = std::size_t{1} << 23;
+  /// Elements that a thread converts at a time: these take memory.
+  static constexpr std::size_t piece_elements = std::size_t{1} << 17;
+  /// Memory is what bounds a load; more threads would only take more of it for their pieces.
+  static constexpr int most_threads = 4;
 
   /// Loads what was matched into memory of `device`. Throws load_error unless all is well or the caller allowed differences, archive_error
   /// or io_error where the file is damaged or cannot be read; nothing has changed then.
@@ -187,14 +250,14 @@ struct load_plan {
   void run(D const& device) {
     check();
     if constexpr (std::is_same_v<typename D::space, host_space>) {
-      transfer([](void* to, std::byte const* from, std::size_t n) { std::memcpy(to, from, n); }, true);
+      transfer([](void* to, std::byte const* from, std::size_t n) { std::memcpy(to, from, n); }, host{std::min(device.thread_count(), most_threads)}, true);
     } else {
       transfer(
           [&device](void* to, std::byte const* from, std::size_t n) {
             device.copy(to, from, n);
             device.synchronize();  // the piece is used again
           },
-          false);
+          host{std::min(host{}.thread_count(), most_threads)}, false);
     }
     for (pending_value const& v : values) v.assign(*v.from, v.to);
   }
@@ -209,21 +272,30 @@ struct load_plan {
       throw load_error(in.name(), "nothing in this file fits the model" + advice, report);
   }
 
+  /// A part of a transfer, in elements.
+  struct piece {
+    std::size_t transfer;
+    std::size_t first;
+    std::size_t count;
+  };
+
   /// copy(to, from, n): to the target's memory, into which the host may write directly or not.
   template <class Copy>
-  MORTISE_COLD void transfer(Copy const& copy, bool host_memory) {
+  MORTISE_COLD void transfer(Copy const& copy, host const& threads, bool host_memory) {
     std::size_t total = 0;
-    std::vector<std::size_t> entries;
+    std::vector<std::size_t> side_by_side, alone;  // what is read as a whole takes memory: one after the other
     for (tensor_transfer const& t : transfers) {
       total += t.bytes();
-      if (t.entry != no_entry) entries.push_back(t.entry);
+      if (t.entry != no_entry) (in.reads_in_parts(t.entry) ? side_by_side : alone).push_back(t.entry);
     }
-    in.check_readable(entries);
+    try_each_piece(threads, side_by_side.size(), [&](std::size_t i) { in.check_readable({&side_by_side[i], 1}); });
+    in.check_readable(alone);
+    in.check_readable(checked);
     if (total <= staging_bytes) {
       std::vector<std::byte> staged(total);
       std::byte* at = staged.data();
       for (tensor_transfer const& t : transfers) {
-        read_pieces(t, [&](std::size_t, std::byte const* from, std::size_t n) {
+        read_pieces(t, {0, 0, t.count}, [&](std::size_t, std::byte const* from, std::size_t n) {
           std::memcpy(at, from, n);
           at += n;
         });
@@ -236,28 +308,54 @@ struct load_plan {
       return;
     }
     try {
-      for (tensor_transfer const& t : transfers) {
+      std::vector<piece> pieces;
+      std::vector<piece> in_turn;
+      for (std::size_t i = 0; i < transfers.size(); ++i) {
+        tensor_transfer const& t = transfers[i];
+        if (!host_memory || (t.entry != no_entry && !in.reads_in_parts(t.entry))) {
+          if (t.count != 0) in_turn.push_back({i, 0, t.count});
+          continue;
+        }
+        std::size_t const step = t.from_type == t.to_type ? piece_bytes * 8 / bits_of(t.to_type) : piece_elements;
+        for (std::size_t at = 0; at < t.count; at += step) pieces.push_back({i, at, std::min(step, t.count - at)});
+      }
+      try_each_piece(threads, pieces.size(), [&](std::size_t i) {
+        tensor_transfer const& t = transfers[pieces[i].transfer];
+        std::size_t const width = bits_of(t.to_type) / 8;
         auto* const to = static_cast<std::byte*>(t.to);
-        if (host_memory && t.entry != no_entry && t.from_type == t.to_type) in.read_entry_into(t.entry, {to, t.bytes()});
-        else read_pieces(t, [&](std::size_t offset, std::byte const* from, std::size_t n) { copy(to + offset, from, n); });
+        if (t.entry == no_entry) std::memset(to + pieces[i].first * width, 0, pieces[i].count * width);
+        else if (t.from_type == t.to_type) in.read_entry_part(t.entry, pieces[i].first * width, {to + pieces[i].first * width, pieces[i].count * width});
+        else read_pieces(t, pieces[i], [&](std::size_t offset, std::byte const* from, std::size_t n) { std::memcpy(to + offset, from, n); });
+      });
+      for (piece const& p : in_turn) {
+        tensor_transfer const& t = transfers[p.transfer];
+        auto* const to = static_cast<std::byte*>(t.to);
+        if (host_memory && t.from_type == t.to_type) {
+          in.read_entry_into(t.entry, {to, t.bytes()});
+        } else if (std::span<std::byte const> const mapped = t.entry == no_entry ? std::span<std::byte const>{} : in.mapped_entry(t.entry);
+                   !mapped.empty() && t.from_type == t.to_type) {
+          copy(to, mapped.data(), mapped.size());  // to the device from where the file is mapped
+        } else {
+          read_pieces(t, p, [&](std::size_t offset, std::byte const* from, std::size_t n) { copy(to + offset, from, n); });
+        }
       }
     } catch (error const& e) {
       throw io_error{in.name(), "read what could be read a moment before (" + std::string{e.what()} + "). What was to be loaded is now partly changed: load it again", EIO};
     }
   }
 
-  /// Calls f(offset, bytes, n) for the tensor as it will lie in memory, piece after piece.
+  /// Calls f(offset, bytes, n) for a part of the tensor as it will lie in memory, piece after piece.
   template <class F>
-  void read_pieces(tensor_transfer const& t, F const& f) const {
+  void read_pieces(tensor_transfer const& t, piece const& part, F const& f) const {
     std::size_t const from_width = bits_of(t.from_type) / 8;
     std::size_t const to_width = bits_of(t.to_type) / 8;
-    if (t.count == 0) return;
+    if (part.count == 0) return;
     bool const whole = t.entry != no_entry && !in.reads_in_parts(t.entry);  // strided or compressed
-    std::size_t const piece = whole ? t.count : std::min(t.count, staging_bytes / 8);
-    std::vector<std::byte> raw(piece * from_width);
-    std::vector<std::byte> converted(t.from_type == t.to_type ? 0 : piece * to_width);
-    for (std::size_t done = 0; done < t.count; done += piece) {
-      std::size_t const n = std::min(piece, t.count - done);
+    std::size_t const step = whole ? t.count : std::min(part.count, staging_bytes / 8);
+    std::vector<std::byte> raw(step * from_width);
+    std::vector<std::byte> converted(t.from_type == t.to_type ? 0 : step * to_width);
+    for (std::size_t done = part.first; done < part.first + part.count; done += step) {
+      std::size_t const n = std::min(step, part.first + part.count - done);
       if (whole) in.read_entry_into(t.entry, raw);
       else if (t.entry != no_entry) in.read_entry_part(t.entry, done * from_width, {raw.data(), n * from_width});
       if (t.from_type == t.to_type) {

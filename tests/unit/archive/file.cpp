@@ -1,11 +1,16 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <ctime>
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <mortise/archive/file.hpp>
@@ -138,6 +143,52 @@ TEST_CASE("a save keeps the old file's mode, follows a link, and refuses what is
   CHECK_THROWS_AS(mt::atomic_file_writer{folder.path()}, mt::io_error);
   CHECK_THROWS_AS(mt::atomic_file_writer{"/dev/null"}, mt::io_error);
   CHECK_THROWS_AS(mt::atomic_file_writer{folder.file("none/x")}, mt::io_error);
+}
+
+TEST_CASE("what a killed save left beside its target is removed by the next one, and nothing else is") {
+  temporary_folder folder;
+  std::string const path = folder.file("a.pt");
+  pid_t const child = ::fork();
+  if (child == 0) ::_exit(0);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);  // a number that no process has now
+  std::string const dead = std::to_string(child);
+  std::string const random = "-0123456789abcdef";
+  auto const make = [&folder](std::string const& name, int age) {
+    spit(folder.file(name), "old");
+    timespec const then{std::time(nullptr) - age, 0};
+    timespec const times[2] = {then, then};
+    REQUIRE(::utimensat(AT_FDCWD, folder.file(name).c_str(), times, 0) == 0);
+  };
+  make("a.pt.tmp-" + dead + random, 100);
+  make("a.pt.tmp-" + std::to_string(::getpid()) + random, 1'000'000);  // of an earlier process with this one's number
+  std::vector<std::string> const kept{
+      "a.pt.tmp-" + dead + "-0123456789abcdee",                        // written to a moment ago
+      "a.pt.tmp-" + std::to_string(::getppid()) + random,              // its process lives
+      "a.pt.tmp-" + std::to_string(::getpid()) + "-0123456789abcdee",  // ours: another thread saves
+      "b.pt.tmp-" + dead + random,                                     // for another target
+      "a.pt.tmp-" + dead + random + "0",                               // not one of our names
+      "a.pt.tmp-" + dead + "-0123456789abcdeg",
+      "a.pt.tmp-x" + random,
+      "a.pt.tmp-" + dead + "-fedcba9876543210",                        // in use somewhere
+  };
+  mt::atomic_file_writer{folder.file("c.pt")};  // this process has saved before the files of its own number
+  for (std::string const& name : kept) make(name, &name == &kept[0] || &name == &kept[2] ? 0 : 100);
+  int const lock = ::open(folder.file(kept.back()).c_str(), O_RDONLY);
+  REQUIRE(::flock(lock, LOCK_EX) == 0);
+  {
+    mt::atomic_file_writer out{path};
+    out.write("new");
+    out.commit();
+  }
+  ::close(lock);
+  CHECK(slurp(path) == "new");
+  std::vector<std::string> expected = kept;
+  expected.push_back("a.pt");
+  std::sort(expected.begin(), expected.end());
+  std::vector<std::string> names = folder.files();
+  std::sort(names.begin(), names.end());
+  CHECK(names == expected);
 }
 
 TEST_CASE("a name as long as the file system allows can be saved") {
