@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -35,7 +36,8 @@ constexpr std::size_t written_group(std::size_t group) {
 ///     mt::scheduler schedule{opt, mt::constant_rate{}, mt::cosine_annealing_lr{.t_max = 20}};        or one for each: group 0, group 1
 ///     ... schedule.step();
 ///
-/// Keeps a reference to the optimizer. Its state is part of a checkpoint, under PyTorch's keys.
+/// Keeps a reference to the optimizer. Its state is part of a checkpoint, under PyTorch's keys, and so are the settings of a single schedule:
+/// a file whose schedule had others is refused.
 template <class Optimizer, Schedule... S>
 class scheduler {
   static_assert(sizeof...(S) == 1 || sizeof...(S) == detail::written_groups<Optimizer>(),
@@ -63,6 +65,19 @@ class scheduler {
     visit("_step_count", step_count_);
     visit("base_lrs", base_lrs_);
     visit("_last_lr", last_lr_);
+    if constexpr (sizeof...(S) == 1) {
+      auto const& schedule = std::get<0>(schedules_);
+      [[maybe_unused]] auto const setting = [&visit]<class T>(std::string_view name, T const& value) {
+        schedule_setting<T> s{value};
+        visit(name, s);
+      };
+      [[maybe_unused]] auto const progress = [&visit]<class T>(std::string_view name, T const& value) {
+        schedule_progress<T> p{value};
+        visit(name, p);
+      };
+      if constexpr (requires { schedule.settings(setting); }) schedule.settings(setting);
+      if constexpr (requires { schedule.progress(last_epoch_, progress); }) schedule.progress(last_epoch_, progress);
+    }
   }
 
  private:
@@ -142,6 +157,18 @@ class reduce_lr_on_plateau {
     visit("num_bad_epochs", bad_epochs_);
     visit("cooldown_counter", cooldown_counter_);
     visit("last_epoch", last_epoch_);
+    auto const setting = [&visit]<class T>(std::string_view name, T value) {
+      schedule_setting<T> s{std::move(value)};
+      visit(name, s);
+    };
+    setting("mode", std::string{settings_.maximize ? "max" : "min"});
+    setting("factor", settings_.factor);
+    setting("patience", settings_.patience);
+    setting("threshold", settings_.threshold);
+    setting("threshold_mode", std::string{settings_.absolute_threshold ? "abs" : "rel"});
+    setting("cooldown", settings_.cooldown);
+    setting("min_lrs", std::vector<double>(optimizer_->group_count, settings_.min_lr));
+    setting("eps", settings_.eps);
   }
 
  private:

@@ -18,6 +18,18 @@ concept Schedule = std::copyable<S> && requires(S const& s, double base_lr, std:
 template <Schedule First, Schedule Second>
 struct schedule_sequence;
 
+/// A setting of a schedule in a checkpoint, under PyTorch's name: written for PyTorch, and on load held against the program's. A file does not
+/// change it; one that says something else is of another run.
+template <class T>
+struct schedule_setting {
+  T value;
+};
+/// What follows from the schedule and the step: written for PyTorch, which keeps it, and not read.
+template <class T>
+struct schedule_progress {
+  T value;
+};
+
 namespace detail {
 inline constexpr double pi = 3.14159265358979323846;
 }  // namespace detail
@@ -53,6 +65,11 @@ struct step_lr {
   std::int64_t step_size = 30;
   double gamma = 0.1;
   double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step / step_size)); }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("step_size", step_size);
+    visit("gamma", gamma);
+  }
 };
 
 /// Times `gamma` at each milestone (ascending; one that stands twice counts twice).
@@ -64,12 +81,21 @@ struct multi_step_lr {
     for (std::int64_t const m : milestones) passed += m <= step ? 1 : 0;
     return base_lr * std::pow(gamma, static_cast<double>(passed));
   }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("milestones", milestones);
+    visit("gamma", gamma);
+  }
 };
 
 /// Times `gamma` every step.
 struct exponential_lr {
   double gamma = 0.9;
   double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step)); }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("gamma", gamma);
+  }
 };
 
 /// Half a cosine from the base rate to `eta_min` within `t_max` steps (and back, if one goes on).
@@ -80,6 +106,11 @@ struct cosine_annealing_lr {
   double operator()(double base_lr, std::int64_t step) const {
     return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(step) / static_cast<double>(t_max))) / 2;
   }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("T_max", t_max);
+    visit("eta_min", eta_min);
+  }
 };
 
 /// The cosine started anew after t_0 steps, then after t_0 * t_mult, and so on (the same source).
@@ -88,15 +119,34 @@ struct cosine_annealing_warm_restarts {
   std::int64_t t_mult = 1;
   double eta_min = 0;
   double operator()(double base_lr, std::int64_t step) const {
-    std::int64_t length = t_0;
-    std::int64_t current = step;
-    if (t_mult == 1) current = step % t_0;
+    period const now = at(step);
+    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(now.current) / static_cast<double>(now.length))) / 2;
+  }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("T_0", t_0);
+    visit("T_mult", t_mult);
+    visit("eta_min", eta_min);
+  }
+  template <class Visitor>
+  void progress(std::int64_t step, Visitor&& visit) const {
+    visit("T_i", at(step).length);
+    visit("T_cur", at(step).current);
+  }
+
+ private:
+  struct period {
+    std::int64_t length, current;
+  };
+  period at(std::int64_t step) const {
+    period p{t_0, step};
+    if (t_mult == 1) p.current = step % t_0;
     else
-      while (current >= length) {
-        current -= length;
-        length *= t_mult;
+      while (p.current >= p.length) {
+        p.current -= p.length;
+        p.length *= t_mult;
       }
-    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(current) / static_cast<double>(length))) / 2;
+    return p;
   }
 };
 
@@ -108,6 +158,12 @@ struct linear_lr {
   double operator()(double base_lr, std::int64_t step) const {
     double const share = static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters);
     return base_lr * (start_factor + (end_factor - start_factor) * share);
+  }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("start_factor", start_factor);
+    visit("end_factor", end_factor);
+    visit("total_iters", total_iters);
   }
 };
 
@@ -128,6 +184,11 @@ struct constant_lr {
   double factor = 1.0 / 3;
   std::int64_t total_iters = 5;
   double operator()(double base_lr, std::int64_t step) const { return step < total_iters ? base_lr * factor : base_lr; }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("factor", factor);
+    visit("total_iters", total_iters);
+  }
 };
 
 /// base * (1 - step / total_iters) ^ power, and 0 afterwards.
@@ -136,6 +197,11 @@ struct polynomial_lr {
   double power = 1.0;
   double operator()(double base_lr, std::int64_t step) const {
     return base_lr * std::pow(1 - static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters), power);
+  }
+  template <class Visitor>
+  void settings(Visitor&& visit) const {
+    visit("total_iters", total_iters);
+    visit("power", power);
   }
 };
 

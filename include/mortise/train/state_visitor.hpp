@@ -14,14 +14,40 @@
 
 #include <mortise/archive/errors.hpp>
 #include <mortise/archive/value.hpp>
+#include <mortise/schedule/schedules.hpp>
 
 namespace mortise::detail {
+
+template <class T>
+inline constexpr bool is_schedule_setting = false;
+template <class T>
+inline constexpr bool is_schedule_setting<schedule_setting<T>> = true;
+template <class T>
+inline constexpr bool is_schedule_progress = false;
+template <class T>
+inline constexpr bool is_schedule_progress<schedule_progress<T>> = true;
+
+/// Milestones as PyTorch keeps them: {milestone: how often it stands there}.
+template <class = void>
+archive_value milestone_counts(std::vector<std::int64_t> const& milestones) {
+  archive_value counts = archive_value::dict();
+  for (std::int64_t const m : milestones) {
+    archive_value const* const old = counts.find(archive_key{m});
+    std::int64_t const count = old == nullptr ? 0 : old->as_int();
+    counts.set(archive_key{m}, count + 1);
+  }
+  return counts;
+}
 
 /// A value as it is stored. Unsigned 64-bit numbers (seeds) are stored as the signed number with the same bits.
 template <class T>
 archive_value to_archive(T const& v) {
   if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, std::string>) {
     return v;
+  } else if constexpr (std::is_same_v<T, schedule_setting<std::vector<std::int64_t>>>) {
+    return milestone_counts(v.value);
+  } else if constexpr (is_schedule_setting<T> || is_schedule_progress<T>) {
+    return to_archive(v.value);
   } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
     return static_cast<std::int64_t>(v);
   } else if constexpr (std::is_floating_point_v<T>) {
@@ -73,6 +99,18 @@ bool fits_archive(archive_value const& from) {
   }
 }
 
+/// Do two stored settings mean the same? Numbers by value (5 is 5.0), dicts whatever their order.
+template <class = void>
+bool same_setting(archive_value const& a, archive_value const& b) {
+  if (a.is_number() && b.is_number()) return a.as_double() == b.as_double();
+  if (a.is_sequence() && b.is_sequence()) {
+    bool same = a.size() == b.size();
+    for (std::size_t i = 0; same && i < a.size(); ++i) same = same_setting(a[i], b[i]);
+    return same;
+  }
+  return a == b;
+}
+
 /// describe(...) into a dict.
 struct state_writer {
   archive_value& dict;
@@ -102,7 +140,13 @@ struct state_reader {
     std::string full = prefix;
     full += name;
     archive_value const* const found = dict == nullptr ? nullptr : dict->find(name);
-    if (found == nullptr) {
+    if constexpr (is_schedule_setting<T>) {
+      archive_value const ours = to_archive(value);
+      if (found == nullptr || same_setting(*found, ours)) return;
+      report.mismatched.push_back({std::move(full), to_string(ours, 60), to_string(*found, 60)});
+      if (report.advice.empty()) report.advice = "the schedule of the file was made with other settings; make this one alike";
+    } else if constexpr (is_schedule_progress<T>) {
+    } else if (found == nullptr) {
       if (!keep_if_absent) report.missing.push_back(std::move(full));
     } else if (!fits_archive<T>(*found)) {
       report.mismatched.push_back({std::move(full), std::string{name_of(to_archive(value).kind())}, to_string(*found, 60)});

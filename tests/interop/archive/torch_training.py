@@ -33,6 +33,7 @@ def groups(net):
 
 RECIPES = {
     "sgd": (lambda n: optim.SGD(n.parameters(), lr=0.1, momentum=0.9, dampening=0.2, weight_decay=1e-3), lambda o: schedules.StepLR(o, 2, 0.5)),
+    "restarts": (lambda n: optim.SGD(n.parameters(), lr=0.1, momentum=0.9), lambda o: schedules.CosineAnnealingWarmRestarts(o, 2, 2, 1e-3)),
     "nesterov": (lambda n: optim.SGD(n.parameters(), lr=0.1, momentum=0.9, nesterov=True), lambda o: schedules.ExponentialLR(o, 0.9)),
     "adam": (lambda n: optim.Adam(n.parameters(), lr=0.01, weight_decay=1e-3, amsgrad=True), lambda o: schedules.MultiStepLR(o, [1, 3], 0.5)),
     "rmsprop": (lambda n: optim.RMSprop(n.parameters(), lr=0.01, momentum=0.5, centered=True),
@@ -107,6 +108,16 @@ def same_optimizers(a, b, what):
                 same({slot: value.float()}, {slot: torch.as_tensor(other).float()}, what + " state %s" % i)
 
 
+def same_schedules(theirs, ours, what):
+    # Settings have PyTorch's names; what differs is only what PyTorch keeps for itself.
+    assert {"last_epoch"} < set(ours), what
+    for key, value in ours.items():
+        if key == "milestones":
+            assert dict(value) == dict(theirs[key]), (what, value, theirs[key])
+        elif key in theirs:
+            assert torch.allclose(torch.tensor(value, dtype=torch.float64), torch.tensor(theirs[key], dtype=torch.float64), rtol=1e-12) if not isinstance(value, str) else value == theirs[key], (what, key, value, theirs[key])
+
+
 with tempfile.TemporaryDirectory() as folder:
     path = lambda name: os.path.join(folder, name)
     train = lambda *a: subprocess.run([tool, *map(str, a)], check=True)
@@ -125,7 +136,7 @@ with tempfile.TemporaryDirectory() as folder:
             same(theirs.net.state_dict(), ours["model_state_dict"], recipe + " from " + name)
             same_optimizers(theirs.opt.state_dict(), ours["optimizer_state_dict"], recipe + " from " + name)
             assert ours["epoch"] == theirs.epoch
-            assert ours["scheduler_state_dict"]["last_epoch"] == theirs.schedule.last_epoch
+            same_schedules(theirs.schedule.state_dict(), ours["scheduler_state_dict"], recipe + " from " + name)
 
         train(recipe, "-", BEFORE, path("start.pt"))
         train(recipe, path("start.pt"), AFTER, path("continued.pt"))
@@ -134,10 +145,14 @@ with tempfile.TemporaryDirectory() as folder:
         taken_over.steps(AFTER)
         continued = read(path("continued.pt"))
         same(taken_over.net.state_dict(), continued["model_state_dict"], recipe + " from ours")
+        same_schedules(taken_over.schedule.state_dict(), continued["scheduler_state_dict"], recipe + " from ours")
         same_optimizers(continued["optimizer_state_dict"], taken_over.opt.state_dict(), recipe + " from ours")
 
         # Through safetensors, which loses nothing of a run.
         train(recipe, path("theirs.pt"), 0, path("copy.safetensors"))
         train(recipe, path("copy.safetensors"), AFTER, path("ours.pt"))
         same(theirs.net.state_dict(), read(path("ours.pt"))["model_state_dict"], recipe + " through safetensors")
+        if recipe == "sgd":
+            refused = subprocess.run([tool, "sgd, other schedule", path("theirs.pt"), "1", path("none.pt")], stderr=subprocess.PIPE, universal_newlines=True)
+            assert refused.returncode == 1 and "scheduler_state_dict.step_size (file 2, model 3)" in refused.stderr, refused.stderr
         print("torch %s, %s: both directions" % (torch.__version__, recipe), flush=True)

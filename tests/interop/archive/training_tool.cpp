@@ -72,6 +72,8 @@ void train(Rule const& rule, Schedule const& schedule, std::string const& in, in
 
 void run(std::string const& recipe, std::string const& in, int steps, std::string const& out) {
   if (recipe == "sgd") return train(mt::sgd{.lr = 0.1, .momentum = 0.9, .dampening = 0.2, .weight_decay = 1e-3}, mt::step_lr{.step_size = 2, .gamma = 0.5}, in, steps, out);
+  if (recipe == "sgd, other schedule") return train(mt::sgd{.lr = 0.1, .momentum = 0.9, .dampening = 0.2, .weight_decay = 1e-3}, mt::step_lr{.step_size = 3, .gamma = 0.5}, in, steps, out);
+  if (recipe == "restarts") return train(mt::sgd{.lr = 0.1, .momentum = 0.9}, mt::cosine_annealing_warm_restarts{.t_0 = 2, .t_mult = 2, .eta_min = 1e-3}, in, steps, out);
   if (recipe == "nesterov") return train(mt::sgd{.lr = 0.1, .momentum = 0.9, .nesterov = true}, mt::exponential_lr{.gamma = 0.9}, in, steps, out);
   if (recipe == "adam") return train(mt::adam{.lr = 0.01, .weight_decay = 1e-3, .amsgrad = true}, mt::multi_step_lr{.milestones = {1, 3}, .gamma = 0.5}, in, steps, out);
   if (recipe == "rmsprop") return train(mt::rmsprop{.lr = 0.01, .momentum = 0.5, .centered = true}, mt::plateau_settings{.factor = 0.5, .patience = 1}, in, steps, out);

@@ -195,6 +195,49 @@ TEST_CASE("a file of floats loads into a model of doubles") {
   for (std::size_t i = 0; i < source.parameters().size(); ++i) CHECK(wide.parameters()[i] == static_cast<double>(source.parameters()[i]));
 }
 
+TEST_CASE("a schedule that was made with other settings than the file's is refused, with both") {
+  temporary_folder const folder;
+  using net_type = mt::model<mt::sequential<mt::linear<2>>, mt::extents<2>>;
+  auto const save_and_load = [&](auto const& saved, auto const& loaded, char const* extension) {
+    std::string const path = folder.file(std::string{"run"} + extension);
+    net_type net{mt::host{1}};
+    mt::optimizer opt{net, mt::sgd{.lr = 0.5}};
+    {
+      mt::scheduler schedule{opt, saved};
+      schedule.step();
+      mt::checkpoint run{net, opt, schedule};
+      mt::save(path, run, {.durable = false});
+    }
+    mt::scheduler schedule{opt, loaded};
+    mt::checkpoint run{net, opt, schedule};
+    std::string words;
+    try {
+      mt::load(path, run);
+    } catch (mt::load_error const& e) {
+      words = e.what();
+    }
+    CHECK(schedule.last_epoch() == (words.empty() ? 1 : 0));
+    if (!words.empty()) {
+      CHECK(words.find("other settings") != std::string::npos);
+      mt::load(path, run, {.strict = false});  // goes on with the program's
+      CHECK(schedule.last_epoch() == 1);
+    }
+    return words;
+  };
+  for (char const* extension : {".safetensors", ".pt"}) {
+    CAPTURE(extension);
+    mt::step_lr const step{.step_size = 4, .gamma = 0.5};
+    CHECK(save_and_load(step, step, extension).empty());
+    CHECK(save_and_load(step, mt::step_lr{.step_size = 4, .gamma = 0.25}, extension).find("scheduler_state_dict.gamma (file 0.5, model 0.25)") != std::string::npos);
+    mt::multi_step_lr const twice{.milestones = {3, 3, 7}};
+    CHECK(save_and_load(twice, twice, extension).empty());
+    CHECK(save_and_load(twice, mt::multi_step_lr{.milestones = {3, 7}}, extension).find("scheduler_state_dict.milestones") != std::string::npos);
+    CHECK(save_and_load(mt::cosine_annealing_lr{.t_max = 5}, mt::cosine_annealing_lr{.t_max = 6}, extension).find("T_max (file 5, model 6)") != std::string::npos);
+    mt::cosine_annealing_warm_restarts const restarts{.t_0 = 1, .t_mult = 2};
+    CHECK(save_and_load(restarts, restarts, extension).empty());
+  }
+}
+
 TEST_CASE("two parts of one kind are refused") {
   net_type a, b;
   mt::checkpoint run{a, b};
