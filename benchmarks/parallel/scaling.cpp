@@ -29,7 +29,7 @@ template <std::size_t C>
 using block = mt::sequential<mt::residual<mt::sequential<convolution<C, 1>, mt::batch_norm2d, mt::relu, convolution<C, 1>, mt::batch_norm2d>>, mt::relu>;
 template <std::size_t C>
 using wider = mt::sequential<mt::residual<mt::sequential<convolution<C, 2>, mt::batch_norm2d, mt::relu, convolution<C, 1>, mt::batch_norm2d>,
-                                          mt::sequential<mt::conv2d<C, 1, 2, 0, 1, 1, false>, mt::batch_norm2d>>,
+                                          mt::named<"shortcut", mt::sequential<mt::conv2d<C, 1, 2, 0, 1, 1, false>, mt::batch_norm2d>>>,
                              mt::relu>;
 using resnet18 = mt::sequential<convolution<64, 1>, mt::batch_norm2d, mt::relu, block<64>, block<64>, wider<128>, block<128>, wider<256>, block<256>,
                                 wider<512>, block<512>, mt::adaptive_avg_pool2d<1>, mt::flatten, mt::linear<10>>;
@@ -117,7 +117,9 @@ int main(int argc, char** argv) {
       for (int r = 0; r < 15; ++r) {
         world.barrier();
         auto const start = clock_type::now();
-        team.reduce(row, mt::batch_part{world.rank(), world.size(), 0}, world.size(), n, sum.data(), mt::host{1});
+        team.begin_reduce(mt::batch_part{world.rank(), world.size(), 0}, world.size(), n, sum.data(), mt::host{1});
+        team.reduce_range(row, 0, n);
+        team.end_reduce();
         times.push_back(milliseconds(start));
       }
       if (world.rank() == 0) std::printf("all-reduce of %9zu floats by %zu processes: %.3f ms (least %.3f)\n", n, world.size(), median(times),

@@ -25,6 +25,7 @@ namespace mt = mortise;
 namespace {
 
 using dropping = mt::sequential<mt::linear<17>, mt::relu, mt::dropout, mt::linear<5>>;
+using normalized = mt::sequential<mt::linear<17>, mt::batch_norm1d, mt::relu, mt::linear<5>>;
 using both = mt::sequential<mt::linear<17>, mt::batch_norm1d, mt::relu, mt::dropout, mt::linear<5>>;
 
 struct batch {
@@ -42,9 +43,10 @@ struct data {
   ::batch batch() const { return {x, y}; }
 };
 
-std::vector<float> on_host(mt::view<float const> v, mt::cuda const& device) {
-  std::vector<float> r(v.size());
-  device.copy(r.data(), v.data(), r.size() * sizeof(float));
+template <class T>
+std::vector<std::remove_const_t<T>> on_host(mt::view<T> v, mt::cuda const& device) {
+  std::vector<std::remove_const_t<T>> r(v.size());
+  device.copy(r.data(), v.data(), r.size() * sizeof(T));
   device.synchronize();
   return r;
 }
@@ -54,11 +56,31 @@ std::vector<mt::cuda> first_devices(std::size_t n) {
   return list;
 }
 
+/// Takes back what `connect` allowed: copies between these devices have to go by way of the host, and a kernel that reads another device's
+/// memory is an error.
+void forbid_peer_access(std::size_t devices) {
+  for (mt::cuda const& owner : first_devices(devices))
+    for (mt::cuda const& reader : first_devices(devices)) {
+      if (owner == reader) continue;
+      cudaMemAccessDesc access{};
+      access.location.type = cudaMemLocationTypeDevice;
+      access.location.id = reader.ordinal;
+      access.flags = cudaMemAccessFlagsProtNone;
+      MORTISE_CUDA(cudaMemPoolSetAccess(owner.context().pool(), &access, 1));
+    }
+}
+
+struct how {
+  mt::buckets overlap{};
+  bool peers = true;
+};
+
 /// The bits of three steps, losses and outputs behind the parameters. A step that fails is taken again.
-template <class Net, class Rule>
-std::vector<float> train(std::size_t devices, Rule const& rule, int* failures = nullptr) {
-  mt::model<Net, mt::extents<6>, mt::cuda> net{mt::cuda{0}, mt::seed{3}};
-  mt::data_parallel many{net, mt::devices{first_devices(devices)}, mt::shards{4}};
+template <class Net, class T = float, class Rule>
+std::vector<float> train(std::size_t devices, Rule const& rule, int* failures = nullptr, how const& settings = {}) {
+  mt::model<Net, mt::extents<6>, mt::cuda, T> net{mt::cuda{0}, mt::seed{3}};
+  mt::data_parallel many{net, mt::devices{first_devices(devices)}, mt::shards{4}, settings.overlap};
+  if (!settings.peers) forbid_peer_access(devices);
   mt::optimizer opt{net, rule};
   mt::cross_entropy_loss const loss;
   std::vector<float> r;
@@ -102,6 +124,97 @@ TEST_CASE("with shards, any number of CUDA devices gives the same bits") {
   }
 }
 
+TEST_CASE("gradients summed in pieces while backward goes on have the bits of those summed at its end") {
+  std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count());
+  auto const at_the_end = train<both>(1, mt::adamw{}, nullptr, {{0}});
+  for (std::size_t devices = 1; devices <= 4 && devices <= visible; ++devices)
+    for (std::size_t const bytes : {std::size_t{60}, std::size_t{256}, std::size_t{0}}) CHECK(train<both>(devices, mt::adamw{}, nullptr, {{bytes}}) == at_the_end);
+}
+
+TEST_CASE("devices that cannot read each other's memory give the same bits") {
+  std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count()), devices = visible < 4 ? visible : 4;
+  CHECK(train<both>(devices, mt::adamw{}, nullptr, {{}, false}) == train<both>(1, mt::adamw{}));
+}
+
+TEST_CASE_TEMPLATE("16-bit networks have the same bits on any number of devices, and one verdict on overflows", T, mt::f16, mt::bf16) {
+  std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count());
+  auto const one = train<both, T>(1, mt::adamw{});
+  for (std::size_t devices = 2; devices <= 4 && devices <= visible; ++devices) CHECK(train<both, T>(devices, mt::adamw{}) == one);
+}
+
+TEST_CASE("an overflow on one device skips the step for all, and the scale moves once a step") {
+  std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count()), devices = visible < 4 ? visible : 4;
+  mt::model<dropping, mt::extents<6>, mt::cuda, mt::f16> net{mt::cuda{0}, mt::seed{3}};
+  net.set_scaler({.scale = 1024, .growth_interval = 2});
+  mt::data_parallel many{net, mt::devices{first_devices(devices)}, mt::shards{4}};
+  mt::optimizer opt{net, mt::sgd{.lr = 0.1f}};
+  mt::cross_entropy_loss const loss;
+  auto const parameters = [&] { return on_host(net.parameters(), net.device()); };
+  auto before = parameters();
+  data d{24, 0};
+  mt::train_step(many, loss, opt, d.batch());
+  CHECK(parameters() != before);
+  CHECK(net.scaler().scale == 1024);
+  CHECK(net.scaler().growth_tracker == 1);
+  before = parameters();
+  d.x[23 * 6] = 1e30f;  // an infinity in 16 bits, on the last device alone
+  mt::train_step(many, loss, opt, d.batch());
+  CHECK(parameters() == before);
+  CHECK(net.scaler().scale == 512);
+  d = data{24, 1};
+  mt::train_step(many, loss, opt, d.batch());
+  mt::train_step(many, loss, opt, d.batch());
+  CHECK(parameters() != before);
+  CHECK(net.scaler().scale == 1024);
+}
+
+TEST_CASE("synchronised batch norm is the batch norm of the whole batch, spelled out or fused, and survives a failing step") {
+  std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count());
+  using net_type = mt::model<normalized, mt::extents<6>, mt::cuda, double>;
+  for (std::size_t devices = 1; devices <= 4 && devices <= visible; ++devices) {
+    CAPTURE(devices);
+    net_type whole{mt::cuda{0}, mt::seed{9}}, net{mt::cuda{0}, mt::seed{9}}, spelled_out{mt::cuda{0}, mt::seed{9}};
+    mt::data_parallel many{net, mt::devices{first_devices(devices)}, mt::sync_batch_norm{}};
+    mt::data_parallel in_words{spelled_out, mt::devices{first_devices(devices)}, mt::shards{devices}, mt::sync_batch_norm{}};
+    mt::optimizer opt_whole{whole, mt::sgd{.lr = 0.1}}, opt{net, mt::sgd{.lr = 0.1}}, opt_words{spelled_out, mt::sgd{.lr = 0.1}};
+    mt::cross_entropy_loss const loss;
+    for (std::uint32_t step = 0; step < 4; ++step) {
+      data const d{step == 2 ? 13u : 24u, step};
+      std::vector<double> const x(d.x.begin(), d.x.end());
+      struct {
+        mt::view<double const> x;
+        mt::view<std::int64_t const> y;
+      } batch{x, d.y};
+      double const expected = mt::train_step(whole, loss, opt_whole, batch);
+      if (step == 3) {  // refused before the devices begin; with one device by the device itself, later
+        std::vector<std::int64_t> wrong = d.y;
+        wrong.back() = 99;
+        if (devices > 1) CHECK_THROWS_AS(many.forward_backward(loss, decltype(batch){x, wrong}), mt::usage_error);
+      }
+      CHECK(double(mt::train_step(many, loss, opt, batch)) == doctest::Approx(expected).epsilon(1e-12));
+      in_words.train();
+      in_words.forward(batch.x);
+      in_words.backward(loss, batch.y);
+      opt_words.step();
+      // Sums over at most 24 samples and 17 terms in each of two layers, in another order: 3 * 41 eps, through four steps of a function with
+      // condition below 100.
+      double const bound = 400 * 3 * 41 * 1.2e-16;
+      auto const near = [&](mt::view<double const> a, mt::view<double const> b) {
+        auto const p = on_host(a, net.device()), q = on_host(b, net.device());
+        double difference = 0, size = 0;
+        for (std::size_t i = 0; i < p.size(); ++i) {
+          difference += (p[i] - q[i]) * (p[i] - q[i]);
+          size += q[i] * q[i];
+        }
+        return difference <= bound * bound * size;
+      };
+      CHECK(near(net.parameters(), whole.parameters()));
+      CHECK(near(net.buffers(), whole.buffers()));
+      CHECK(on_host(spelled_out.parameters(), net.device()) == on_host(net.parameters(), net.device()));
+    }
+  }
+}
+
 TEST_CASE("mistakes about CUDA devices are answered in words") {
   auto const words = [](auto const& f) -> std::string {
     try {
@@ -117,6 +230,8 @@ TEST_CASE("mistakes about CUDA devices are answered in words") {
   if (visible < 2) return;
   mt::model<dropping, mt::extents<6>, mt::cuda> net{mt::cuda{0}, mt::seed{3}};
   CHECK(words([&] { mt::data_parallel many(net, mt::devices{mt::cuda{1}, mt::cuda{0}}); }).find("lives on cuda:0") != std::string::npos);
+  CHECK(words([&] { mt::data_parallel many(net, mt::devices{mt::cuda{0}, mt::cuda{1}}, mt::shards{4}, mt::sync_batch_norm{}); }).find("one shard in each") !=
+        std::string::npos);
   mt::data_parallel many{net, mt::devices{mt::cuda{0}, mt::cuda{1}}};
   mt::buffer<float, mt::cuda> const x{mt::cuda{0}, 48};
   CHECK(words([&] { many.forward({x.data(), mt::shape{8, 6}}); }).find("host's memory") != std::string::npos);

@@ -43,11 +43,12 @@ struct result {
 
 /// Eleven steps of a run in epochs of four, the last batch of an epoch short; saved after `stop`, and loaded by another run that goes on.
 template <class Spec, class Make>
-result train(Spec& spec, std::size_t shards, bool weighted, Make const& make_optimizer, int stop = 0, std::string const& file = {}) {
+result train(Spec& spec, std::size_t shards, bool weighted, Make const& make_optimizer, int stop = 0, std::string const& file = {},
+             mt::buckets const& overlap = {}) {
   result r;
   for (int part = stop == 0 ? 1 : 0; part < 2; ++part) {
     net_type net{mt::host{1}, mt::seed{3}};
-    mt::data_parallel many{net, spec, mt::shards{shards}};
+    mt::data_parallel many{net, spec, mt::shards{shards}, overlap};
     auto opt = make_optimizer(net, many);
     mt::cross_entropy_loss loss;
     if (weighted) loss.weight = {0.1, 3, 1, 0.5, 2};
@@ -99,6 +100,11 @@ TEST_CASE("several processes have the bits of one with the same shards") {
     CHECK(train(*world, 7, weighted, plain) == train(alone, 7, weighted, plain));
     CHECK(train(*world, 0, weighted, plain) == train(alone, world->size(), weighted, plain));
   }
+}
+
+TEST_CASE("sums on their way while backward goes on have the bits of those made at its end") {
+  auto const at_the_end = train(*world, 7, false, plain, 0, {}, {0});
+  for (std::size_t const bytes : {40u, 256u, 1u << 20}) CHECK(train(*world, 7, false, plain, 0, {}, {bytes}) == at_the_end);
 }
 
 TEST_CASE("sharing out the optimizer's state changes no bit") {

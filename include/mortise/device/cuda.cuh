@@ -20,6 +20,30 @@ namespace mortise {
 
 struct cuda_space {};
 
+struct cuda;
+
+namespace detail {
+
+/// Parts of one batch on several devices that know of each other: what synchronised batch norm needs. One part's end of the connection.
+class cuda_batch_group {
+ public:
+  cuda_batch_group() = default;
+  cuda_batch_group(cuda_batch_group const&) = delete;
+  cuda_batch_group& operator=(cuda_batch_group const&) = delete;
+  virtual ~cuda_batch_group() = default;
+
+  virtual std::size_t members() const = 0;
+  /// Samples of the whole batch.
+  virtual std::size_t samples() const = 0;
+  /// Memory on this part's device for n values to give. It may be written by what is issued next.
+  virtual double* values(cuda const& device, std::size_t n) = 0;
+  /// Gives those n values and takes the others': (members, n) on this part's device, in the order of the parts in the batch, for what is issued
+  /// before the next exchange. Waits for the others' threads, not for devices; throws where another part has failed.
+  virtual double const* exchange(cuda const& device, std::size_t n) = 0;
+};
+
+}  // namespace detail
+
 /// A CUDA device. Copies, and all `cuda{n}` of one process, mean the same stream, pool of memory and cuBLAS handle; work on a device is
 /// ordered by that stream, and one thread at a time may issue it.
 ///
@@ -29,6 +53,8 @@ struct cuda {
   using space = cuda_space;
 
   int ordinal = 0;
+  /// Of a replica whose batch norms see the whole batch (parallel/): where it meets the other parts.
+  detail::cuda_batch_group* group = nullptr;
 
   cuda() : ordinal{current().load()} {}
   explicit cuda(int n) : ordinal{n}, context_{detail::cuda_context::of(n)} {}

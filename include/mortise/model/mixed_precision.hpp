@@ -43,6 +43,7 @@ class mixed_precision {
   buffer<arithmetic_type<T>, D> output{}, output_gradient{};
   buffer<loss_scale_state, D> state{};
   grad_scaler settings{};
+  bool of_a_part = false;  // the gradients are one part of a sum, which is judged as a whole
 
   mixed_precision() = default;
   mixed_precision(D const& device, std::size_t parameter_count, std::size_t trainable_count)

@@ -30,6 +30,12 @@ struct seed {
   std::uint64_t value = 0;
 };
 
+/// Who wants to know, while backward runs, that the gradients from element `first` on are final: call(context, first).
+struct gradient_watch {
+  void (*call)(void* context, std::size_t first) = nullptr;
+  void* context = nullptr;
+};
+
 namespace detail {
 
 /// A module that wants indices says `using input_type = std::int64_t;`; all others take the model's element type.
@@ -402,6 +408,9 @@ class model {
     buffers_.swap(buffers);
     counters_.swap(counters);
   }
+  /// During backward, tells again and again from where on gradients are final: the flat array is finished from its end. Not told by 16-bit
+  /// networks, whose gradients become float at the very end. {}: nobody listens.
+  void watch_gradients(gradient_watch const& watch) { watch_ = watch; }
   /// Computes with the parameters of `other`, in its memory, which this model's device can read; `other` must stay where it is.
   void share_parameters(model const& other) { parameters_ = buffer<element, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size()); }
   /// Computes with, and trains, the parameter_count elements at `data`, which `owner` keeps. Views of the parameters that were taken before are
@@ -435,6 +444,26 @@ class model {
     requires mixed
   void describe_scaler(Visitor&& visit) {
     mixed_.describe(visit);
+  }
+  /// The gradients of one batch come in parts, summed by somebody else, who asks `judge_gradients` afterwards: no part moves the scale.
+  void set_part(bool on)
+    requires mixed
+  {
+    mixed_.of_a_part = on;
+  }
+  /// On the device: for replicas, which scale as the model does.
+  loss_scale_state* loss_scale()
+    requires mixed
+  {
+    mixed_.take_described();
+    return mixed_.state.data();
+  }
+  /// Whether the gradients, as they are now, hold an infinity or NaN; moves the scale as one backward does.
+  void judge_gradients()
+    requires mixed
+  {
+    find_overflow(device_, trainable_count, gradients_.data(), mixed_.state.data());
+    advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
   }
   /// On the device: not 0 when the last gradients hold an infinity or NaN, so that an optimizer must leave everything as it is.
   std::int32_t const* overflow() const
@@ -554,7 +583,7 @@ class model {
     backward_nodes(std::make_index_sequence<node_count>{});
     if constexpr (mixed) {
       unscale_gradients(device_, trainable_count, mixed_.gradients.data(), mixed_.state.data(), gradients_.data());
-      advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
+      if (!mixed_.of_a_part) advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
     }
   }
 
@@ -651,6 +680,10 @@ class model {
             reinterpret_cast<std::byte const*>(locate(n.saved_bytes_at, run_.batch)), locate(tables.training_workspace, run_.batch),
             stream_of<I>(), run_.first_sample};
         detail::module_in<I>(modules_).backward(a);
+        // Earlier layers have earlier places in the flat array.
+        if constexpr (n.parameter_count != 0 && !n.frozen && !mixed)
+          if (watch_.call != nullptr) [[unlikely]]
+            watch_.call(watch_.context, n.parameter_base);
       }
     } else if constexpr (n.what == detail::token_info::kind::fork) {
       if constexpr (n.wants_input_gradient) sum_gradients<I>(std::make_index_sequence<n.outputs - 1>{});
@@ -783,6 +816,7 @@ class model {
   buffer<element, D> loss_workspace_, loss_value_;
   [[no_unique_address]] std::conditional_t<mixed, mixed_precision<D, T>, no_mixed_precision> mixed_{};
   [[no_unique_address]] mortise::step_memory<D> step_memory_{};
+  gradient_watch watch_{};
 };
 
 }  // namespace mortise

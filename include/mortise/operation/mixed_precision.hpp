@@ -20,6 +20,7 @@ struct loss_scale_rule {
 
 // scale_output_gradient(device, n, dy, state, to)      to[i] = dy[i] * scale, rounded to 16 bits; clears the overflow
 // unscale_gradients(device, n, gradients, state, to)   to[i] = gradients[i] / scale in float; notes an overflow
+// find_overflow(device, n, gradients, state)           notes whether float gradients, summed of parts, hold an infinity or NaN
 // advance_loss_scale(device, rule, state)              after an overflow scale *= backoff_factor; after growth_interval steps without one
 //                                                      scale *= growth_factor
 //

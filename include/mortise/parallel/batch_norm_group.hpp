@@ -22,7 +22,7 @@ class batch_norm_group {
   batch_group& member(std::size_t i) { return *ends_[i]; }
 
   /// A new step, with the first `members` of them.
-  void begin(std::size_t members) {
+  void begin(std::size_t members, std::size_t) {
     members_ = members;
     arrived_ = 0;
     failed_ = false;

@@ -1,9 +1,12 @@
 // One model trained by several devices: each runs some shards of a batch, the gradients are summed in an order that is always the same.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -19,6 +22,7 @@
 #include <mortise/optimizer/optimizer.hpp>
 #include <mortise/parallel/batch_norm_group.hpp>
 #include <mortise/parallel/devices.hpp>
+#include <mortise/parallel/distributed.hpp>
 #include <mortise/parallel/host_mesh.hpp>
 #include <mortise/parallel/reduce.hpp>
 #include <mortise/tensor/batch_part.hpp>
@@ -33,17 +37,24 @@ struct shards {
   std::size_t count = 0;
 };
 
-/// Batch norms see the whole batch instead of a shard: torch.nn.SyncBatchNorm. On the host; shards then run at the same time, each in a
-/// thread and with activations of its own. Over several processes, with one shard in each.
+/// Batch norms see the whole batch instead of a shard: torch.nn.SyncBatchNorm. Shards then run at the same time, each in a thread and with
+/// activations of its own; on CUDA devices, and over several processes, with one shard in each.
 ///
 ///     mt::data_parallel many{net, mt::host_mesh{4}, mt::shards{4}, mt::sync_batch_norm{}};
 struct sync_batch_norm {};
 
+/// Gradients are summed in pieces of about this many bytes while the backward pass still computes those of earlier layers; no piece
+/// changes a bit. PyTorch's DistributedDataParallel takes 25 MiB, which is all of a small network; 0: sum when backward is done.
+struct buckets {
+  std::size_t bytes = std::size_t{1} << 20;
+};
+
 namespace detail {
 
-[[noreturn]] MORTISE_COLD inline void refuse_synchronized_shards(std::size_t shards, std::size_t processes) {
-  throw usage_error("mortise::data_parallel: sync_batch_norm over " + std::to_string(processes) + " processes wants one shard in each, not " +
-                    std::to_string(shards) + " in all; take shards{" + std::to_string(processes) + "}, or leave shards out");
+[[noreturn]] MORTISE_COLD inline void refuse_synchronized_shards(std::size_t shards, std::size_t devices) {
+  throw usage_error("mortise::data_parallel: sync_batch_norm over " + std::to_string(devices) +
+                    " CUDA devices or processes wants one shard in each, not " + std::to_string(shards) + " in all; take shards{" +
+                    std::to_string(devices) + "}, or leave shards out");
 }
 [[noreturn]] MORTISE_COLD inline void refuse_synchronized_batch(std::size_t batch, std::size_t processes) {
   throw shape_error("mortise::data_parallel: a batch of " + std::to_string(batch) + " samples for " + std::to_string(processes) +
@@ -93,6 +104,24 @@ double weight_of_targets(Loss const& loss, shape const& out, std::size_t first_s
   return sum;
 }
 
+/// What may stand behind the devices of a data_parallel, in any order.
+struct parallel_settings {
+  shards cut{};
+  buckets overlap{};
+  bool synchronized = false;
+
+  parallel_settings() = default;
+  template <class... Policies>
+  explicit parallel_settings(std::size_t, Policies const&... policies) {
+    (take(policies), ...);
+  }
+  void take(shards const& s) { cut = s; }
+  void take(buckets const& b) { overlap = b; }
+  void take(sync_batch_norm const&) { synchronized = true; }
+};
+template <class P>
+concept ParallelPolicy = std::same_as<P, shards> || std::same_as<P, buckets> || std::same_as<P, sync_batch_norm>;
+
 /// Which team works for what a user passes to data_parallel.
 template <class Spec>
 struct team_of;
@@ -103,6 +132,12 @@ struct team_of<host_mesh> {
 template <class D>
 struct team_of<devices<D>> {
   using type = device_team<D>;
+};
+
+/// Where replicas on these devices meet at batch norms.
+template <class D>
+struct batch_norm_meeting {
+  using type = batch_norm_group;
 };
 
 /// A team of several processes knows its rank; all others are one process.
@@ -140,6 +175,7 @@ template <class Model, class Spec>
 class data_parallel {
   using team_type = typename detail::team_of<Spec>::type;
   static constexpr bool several_processes = detail::ProcessTeam<team_type>;
+  using group_type = typename detail::batch_norm_meeting<typename Model::device_type>::type;
   static constexpr bool on_host = std::is_same_v<typename Model::device_type::space, host_space>;
 
  public:
@@ -155,14 +191,11 @@ class data_parallel {
   static constexpr std::size_t parameter_count = Model::parameter_count;
   static constexpr std::size_t trainable_count = Model::trainable_count;
 
-  /// Makes the replicas. Throws usage_error when there are more devices than shards, or the model does not live on the first device.
-  template <class S>
-  data_parallel(Model& net, S&& spec, shards cut = {}) : data_parallel{net, spec, cut, false} {}
-  /// The same with batch norms that see the whole batch.
-  template <class S>
-  data_parallel(Model& net, S&& spec, shards cut, sync_batch_norm) : data_parallel{net, spec, cut, true} {
-    static_assert(on_host, "mortise::data_parallel: sync_batch_norm works on the host so far; on CUDA devices leave it out");
-  }
+  /// Makes the replicas. Behind the devices: shards, buckets, sync_batch_norm, as wanted. Throws usage_error when there are more devices than
+  /// shards, or the model does not live on the first device.
+  template <class S, detail::ParallelPolicy... Policies>
+  data_parallel(Model& net, S&& spec, Policies const&... policies)
+      : data_parallel{net, spec, detail::parallel_settings{std::size_t{}, policies...}} {}
   data_parallel(data_parallel const&) = delete;
   data_parallel& operator=(data_parallel const&) = delete;
 
@@ -209,7 +242,7 @@ class data_parallel {
       m.backward(view<element const>{output_gradient.data() + r.first * width, Model::plan_type::output.with_batch(r.count)});
       return static_cast<element const*>(nullptr);
     });
-    combine();
+    end_sum();
   }
 
   /// The loss of the last forward, without gradients.
@@ -330,18 +363,22 @@ class data_parallel {
 
  private:
   using D = device_type;
+  static constexpr bool scales_losses = requires(Model& m) { m.judge_gradients(); };
   using partial = detail::partial_sum<element>;
+  using addition = detail::array_addition<element>;
 
-  data_parallel(Model& net, Spec& spec, shards cut, bool synchronized)
-      : net_{&net}, team_{make_team(spec, cut, synchronized)}, shards_{cut.count}, synchronized_{synchronized} {
+  data_parallel(Model& net, Spec& spec, detail::parallel_settings const& settings)
+      : net_{&net}, team_{make_team(spec, settings)}, shards_{settings.cut.count}, synchronized_{settings.synchronized},
+        bucket_{settings.overlap.bytes / sizeof(element)} {
     static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
                   "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
                   "auto on_gpu = net.to(mt::cuda{0}), or use mt::host_mesh{N} for a model on the host");
     if (shards_ != 0 && devices() > shards_) detail::refuse_more_devices_than_shards(devices(), shards_);
     if constexpr (several_processes) {
-      if (synchronized && shards_ != 0 && shards_ != devices()) detail::refuse_synchronized_shards(shards_, devices());
-    } else if (synchronized) {
-      group_ = std::make_unique<detail::batch_norm_group>(team_.size());
+      if (synchronized_ && shards_ != 0 && shards_ != devices()) detail::refuse_synchronized_shards(shards_, devices());
+    } else if (synchronized_) {
+      if (!on_host && shards_ != 0 && shards_ != devices()) detail::refuse_synchronized_shards(shards_, devices());
+      group_ = std::make_unique<group_type>(team_.size());
     }
     if constexpr (!on_host)
       if (!(team_.device(0) == net.device())) detail::refuse_other_first_device(detail::device_text(net.device()), detail::device_text(team_.device(0)));
@@ -352,31 +389,34 @@ class data_parallel {
       r.net = d == 0 ? net_ : r.own.get();
       if (r.own) r.own->set_device(replica_device(d));
       r.row.reserve(64);
+      r.index = d;
     }
     loss_value_ = buffer<element, D>{net.device(), 1};
     net.set_device(team_.whole());
     if constexpr (several_processes) team_.agree_on(net, shards_);
   }
-  data_parallel(Model& net, Spec const& spec, shards cut, bool synchronized)
+  data_parallel(Model& net, Spec const& spec, detail::parallel_settings const& settings)
     requires(!several_processes)
-      : data_parallel{net, const_cast<Spec&>(spec), cut, synchronized} {}
+      : data_parallel{net, const_cast<Spec&>(spec), settings} {}
 
-  static team_type make_team(Spec& spec, [[maybe_unused]] shards cut, [[maybe_unused]] bool synchronized) {
+  static team_type make_team(Spec& spec, [[maybe_unused]] detail::parallel_settings const& settings) {
     if constexpr (std::is_same_v<team_type, detail::host_team>) {
-      if (cut.count != 0 && spec.count > cut.count) detail::refuse_more_devices_than_shards(spec.count, cut.count);
-      if (synchronized) return team_type{spec, cut.count == 0 ? spec.count : cut.count};
+      std::size_t const count = settings.cut.count;
+      if (count != 0 && spec.count > count) detail::refuse_more_devices_than_shards(spec.count, count);
+      return team_type{spec, !settings.synchronized ? 0 : count == 0 ? spec.count : count};
+    } else if constexpr (several_processes) {
+      return team_type{spec};
+    } else {
+      return team_type{spec, settings.synchronized};
     }
-    return team_type{spec};
   }
 
   /// A device of this process, as its replica knows it.
   D replica_device(std::size_t d) {
     D device = team_.device(d);
-    if constexpr (on_host) {
-      if (group_) device.group = &group_->member(d);
-      if constexpr (several_processes)
-        if (synchronized_) device.group = &team_.batch_norm_end();
-    }
+    if (group_) device.group = &group_->member(d);
+    if constexpr (several_processes)
+      if (synchronized_) device.group = &team_.batch_norm_end();
     return device;
   }
 
@@ -385,7 +425,10 @@ class data_parallel {
     std::unique_ptr<Model> own;               // null: the caller's model
     std::vector<buffer<element, D>> spare;    // gradients that wait for their neighbours
     std::vector<partial> row;                 // what they are, oldest first
-    buffer<element, D> arrived;               // another device's gradients
+    std::vector<addition> additions;          // of this device alone, with the gradients of its last shard
+    std::size_t ranges = 0;                   // how many ranges of those are final
+    data_parallel* many = nullptr;
+    std::size_t index = 0;
   };
 
   /// Exchanges the model's running statistics with a copy, and back.
@@ -404,6 +447,20 @@ class data_parallel {
     void exchange() { of_.net_->swap_buffers(of_.copied_buffers_, of_.copied_counters_); }
     data_parallel& of_;
     bool on_ = false;
+  };
+
+  /// While it lives, a model computes a part of a batch: a 16-bit network leaves it to the sum of all parts to move its loss scale.
+  struct as_part {
+    Model& net;
+    explicit as_part(Model& n) : net{n} {
+      if constexpr (scales_losses) net.set_part(true);
+    }
+    ~as_part() {
+      net.watch_gradients({});
+      if constexpr (scales_losses) net.set_part(false);
+    }
+    as_part(as_part const&) = delete;
+    as_part& operator=(as_part const&) = delete;
   };
 
   batch_part cut(std::size_t device) const { return {device, devices(), shards_}; }
@@ -434,7 +491,7 @@ class data_parallel {
     if constexpr (several_processes) {
       local = cut(first_device()).samples(whole);
       if (given.count == 0) x = {x.data() + local.first * input_extents::value.elements(), input_extents::value.with_batch(local.count)};
-      else if (given.first != local.first || count != local.count) team_.refuse_part(given, count, local);
+      else if (given.first != local.first || count != local.count) detail::refuse_part(team_.rank(), given, count, local);
       targets_are_local_ = given.count != 0;
     }
     whole_ = whole;
@@ -473,6 +530,7 @@ class data_parallel {
       order_work(net_->device(), r.own->device());
       if constexpr (on_host) r.own->share_parameters(*net_);
       else bring_parameters(r);
+      if constexpr (scales_losses) copy_across(r.own->device(), net_->device(), r.own->device(), 1, net_->loss_scale(), r.own->loss_scale());
       copy_statistics(r.own->device(), r.own->buffers().data(), r.own->counters().data());
     }
   }
@@ -505,9 +563,11 @@ class data_parallel {
   /// Runs f(device) for the devices of this process, the model itself being the first one's for the time.
   template <class F>
   void run_team(F const& f) {
-    if (group_) group_->begin(cut(0).shard_count(whole_));
+    if (group_) group_->begin(cut(0).shard_count(whole_), whole_);
+    if constexpr (several_processes && !on_host)
+      if (synchronized_) team_.begin_batch(whole_);
     std::uint64_t const step = net_->training_steps();
-    if constexpr (on_host) net_->set_device(replica_device(0));
+    net_->set_device(replica_device(0));
     try {
       team_.run([&](std::size_t d) {
         try {
@@ -518,11 +578,11 @@ class data_parallel {
         }
       });
     } catch (...) {
-      if constexpr (on_host) net_->set_device(team_.whole());
+      net_->set_device(team_.whole());
       net_->set_training_steps(step);
       throw;
     }
-    if constexpr (on_host) net_->set_device(team_.whole());
+    net_->set_device(team_.whole());
     for (replica& r : replicas_)
       if (r.own) order_work(r.own->device(), net_->device());
   }
@@ -546,30 +606,129 @@ class data_parallel {
     }
   }
 
-  /// Runs `back(model, shard, samples)` for each shard, behind a forward where `forward` says so, and sums gradients on each device.
-  /// `back` returns where the shard's loss is, or null.
+  /// Runs `back(model, shard, samples)` for each shard, behind a forward where `forward` says so, and sums the gradients: the last shard of
+  /// each device tells what is final, and what is final on all devices is added. `back` returns where the shard's loss is, or null.
   template <class Back>
   void run_training(bool forward, Back const& back) {
-    original_ = net_->gradients().data();
-    std::size_t const shards = cut(0).shard_count(whole_);
-    for (replica& r : replicas_) r.row.clear();
+    begin_sum();
     auto const work = [&](replica& r, std::size_t s, sample_range const& range, bool last) {
       if (forward) forward_shard(r, range);
-      element const* const value = back(*r.net, s, range);
-      if (value != nullptr) copy_across(r.net->device(), r.net->device(), net_->device(), 1, value, losses_.data() + s);
       element* const gradient = r.net->gradients().data();
-      detail::join_partial_sums(r.row, partial{0, s, gradient, 0}, shards, [&](partial& left, partial const& right, bool root) {
-        element* const sum = root ? original_ : left.data;
-        elementwise_add(r.net->device(), trainable_count, left.data, right.data, sum);
-        left.data = sum;
-      });
-      if (!last && r.row.back().data == gradient) r.net->swap_gradients(free_array(r));
+      if (last) {
+        join(r, s, [&](element const* a, element const* b, element* sum) { r.additions.push_back({a, b, sum, r.index, r.index}); });
+        if (bucket_ != 0) r.net->watch_gradients({[](void* of, std::size_t first) { static_cast<replica*>(of)->many->arrive(*static_cast<replica*>(of), first); }, &r});
+      }
+      element const* const value = [&] {
+        as_part const mode{*r.net};
+        return back(*r.net, s, range);
+      }();
+      if (value != nullptr) copy_across(r.net->device(), r.net->device(), net_->device(), 1, value, losses_.data() + s);
+      if (last) return arrive(r, 0);
+      join(r, s, [&](element const* a, element const* b, element* sum) { elementwise_add(r.net->device(), trainable_count, a, b, sum); });
+      if (r.row.back().data == gradient) r.net->swap_gradients(free_array(r));
     };
     if (forward) {
       for_all_shards(work);
     } else {  // what the last forward left is still there, one shard on each device
       run_without_forward(work);
     }
+  }
+
+  /// Shard s of replica r, whose gradients are where backward writes them, joins the partial sums of this device.
+  template <class Add>
+  void join(replica& r, std::size_t s, Add const& add) {
+    detail::join_partial_sums(r.row, partial{0, s, r.net->gradients().data(), r.index}, cut(0).shard_count(whole_),
+                              [&](partial& left, partial const& right, bool root) {
+                                element* const sum = root ? original_ : left.data;
+                                add(left.data, right.data, sum);
+                                left.data = sum;
+                              });
+  }
+
+  // ---- summing ---------------------------------------------------------------------------------------------------------------------------
+
+  void begin_sum() {
+    original_ = net_->gradients().data();
+    std::size_t workers = 0;
+    for (replica& r : replicas_) {
+      r.many = this;
+      r.row.clear();
+      r.additions.clear();
+      r.ranges = 0;
+      std::size_t const d = first_device() + r.index;
+      workers += cut(0).first_shard(d, whole_) != cut(0).first_shard(d + 1, whole_);
+    }
+    planned_ = false;
+    arrivals_.begin(trainable_count, bucket_ == 0 ? trainable_count + 1 : bucket_, workers);
+    std::vector<D>& list = devices_;
+    list.clear();
+    for (replica& r : replicas_) list.push_back(r.net->device());
+    adder_.begin(list, arrivals_.count(), trainable_count);
+    if constexpr (several_processes) team_.begin_reduce(cut(0), whole_, trainable_count, original_, net_->device());
+  }
+
+  /// The gradients of replica r are final from element `first` on.
+  void arrive(replica& r, std::size_t first) {
+    for (; r.ranges < arrivals_.count() && arrivals_.first(r.ranges) >= first; ++r.ranges) {
+      if (bucket_ == 0 && !several_processes) {  // when all are done, all threads add
+        adder_.mark(r.index, r.ranges);
+        continue;
+      }
+      adder_.mark(r.index, r.ranges);
+      if (arrivals_.arrive(r.ranges)) add_range(r.net->device(), r.ranges);
+    }
+    if constexpr (several_processes) team_.progress();
+  }
+
+  void add_range(D const& worker, std::size_t range) {
+    plan_sum();
+    adder_.add(worker, range, arrivals_.first(range), arrivals_.size(range), additions_);
+    if constexpr (several_processes) team_.reduce_range(replicas_[0].row, arrivals_.first(range), arrivals_.size(range));
+  }
+
+  /// All additions, once each device has begun its last shard: its own, and then those across devices.
+  void plan_sum() {
+    std::lock_guard const lock{plan_mutex_};
+    if (planned_) return;
+    planned_ = true;
+    additions_.clear();
+    for (replica const& r : replicas_) additions_.insert(additions_.end(), r.additions.begin(), r.additions.end());
+    if constexpr (!several_processes) {
+      row_.clear();
+      for (replica const& r : replicas_)
+        for (partial const& node : r.row)
+          detail::join_partial_sums(row_, node, cut(0).shard_count(whole_), [&](partial& left, partial const& right, bool root) {
+            element* const sum = root ? original_ : left.data;
+            additions_.push_back({left.data, right.data, sum, left.owner, right.owner});
+            left.data = sum;
+          });
+    }
+  }
+
+  /// What is not yet summed, into the array that the model's gradients were in before. `failed`: a process that has nothing to give takes part
+  /// all the same, so that no other one waits for it.
+  void end_sum([[maybe_unused]] bool failed = false) {
+    if constexpr (several_processes) {
+      replica& r = replicas_[0];
+      if (failed) {
+        batch_part const part = cut(first_device());
+        r.row.clear();
+        r.additions.clear();
+        for (std::size_t s = part.first_shard(part.device, whole_); s < part.first_shard(part.device + 1, whole_); ++s)
+          join(r, s, [](element const*, element const*, element*) {});
+      }
+      for (; r.ranges < arrivals_.count(); ++r.ranges) {
+        adder_.mark(0, r.ranges);
+        add_range(r.net->device(), r.ranges);
+      }
+      team_.end_reduce();
+    } else if (bucket_ == 0 && arrivals_.count() != 0) {
+      plan_sum();
+      adder_.add(team_.whole(), 0, 0, trainable_count, additions_);
+    }
+    adder_.end();
+    keep_gradient_array();
+    if constexpr (scales_losses) net_->judge_gradients();  // one verdict, on the sum, for all devices
   }
 
   template <class F>
@@ -595,47 +754,11 @@ class data_parallel {
     return r.spare.back();
   }
 
-  /// Sums what the devices have, into the array that the model's gradients were in before.
-  void combine() {
-    std::size_t const shards = cut(0).shard_count(whole_);
-    if constexpr (several_processes) {
-      team_.reduce(replicas_[0].row, cut(0), whole_, trainable_count, original_, net_->device());
-    } else {
-      row_.clear();
-      additions_.clear();
-      for (std::size_t d = 0; d < replicas_.size(); ++d)
-        for (partial node : replicas_[d].row) {
-          node.owner = d;
-          detail::join_partial_sums(row_, node, shards, [&](partial& left, partial const& right, bool root) { add_across(left, right, root); });
-        }
-      if constexpr (on_host) detail::run_additions(team_.whole(), trainable_count, additions_);
-    }
-    keep_gradient_array();
-  }
-
   /// The model's gradients lie where they lay before, whatever became of the arrays in between.
   void keep_gradient_array() {
     if (original_ == nullptr || net_->gradients().data() == original_) return;
     for (auto& b : replicas_[0].spare)
       if (b.data() == original_) net_->swap_gradients(b);
-  }
-
-  void add_across(partial& left, partial const& right, bool root) {
-    element* const sum = root ? original_ : left.data;
-    if constexpr (on_host) {
-      additions_.push_back({left.data, right.data, sum});
-    } else {
-      replica& r = replicas_[left.owner];
-      element const* b = right.data;
-      if (left.owner != right.owner) {
-        if (r.arrived.size() == 0) r.arrived = buffer<element, D>{r.net->device(), trainable_count};
-        order_work(replicas_[right.owner].net->device(), r.net->device());
-        copy_across(r.net->device(), replicas_[right.owner].net->device(), r.net->device(), trainable_count, right.data, r.arrived.data());
-        b = r.arrived.data();
-      }
-      elementwise_add(r.net->device(), trainable_count, left.data, b, sum);
-    }
-    left.data = sum;
   }
 
   template <class Loss>
@@ -677,14 +800,25 @@ class data_parallel {
             .data();
       };
       if constexpr (several_processes) {
-        team_.attempt([&] { run_training(forward, back); });
+        std::exception_ptr failure;
+        try {
+          run_training(forward, back);
+        } catch (distributed_error const&) {
+          throw;
+        } catch (...) {
+          failure = std::current_exception();
+        }
+        end_sum(failure != nullptr);
         std::vector<std::size_t> first(devices() + 1);
         for (std::size_t d = 0; d <= devices(); ++d) first[d] = cut(0).first_shard(d, whole_);
         team_.gather(losses_.data(), first);
+        team_.attempt([&] {
+          if (failure) std::rethrow_exception(failure);
+        });
       } else {
         run_training(forward, back);
+        end_sum();
       }
-      combine();
       if (forward) share_statistics();
       sum_losses(shards);
     };
@@ -753,7 +887,7 @@ class data_parallel {
   team_type team_;
   std::size_t shards_;
   bool synchronized_;
-  std::unique_ptr<detail::batch_norm_group> group_;  // where shards of this process meet; null: they do not
+  std::unique_ptr<group_type> group_;  // where shards of this process meet; null: they do not
   std::vector<replica> replicas_;
 
   // The batch at work.
@@ -773,19 +907,21 @@ class data_parallel {
   buffer<std::int64_t, D> copied_counters_;
   element* original_ = nullptr;
   std::vector<partial> row_;
-  std::vector<detail::array_addition<element>> additions_;
+  std::size_t bucket_;                  // elements; 0: sum when all is done
+  detail::range_arrivals arrivals_;
+  detail::range_adder<D, element> adder_;
+  std::vector<D> devices_;
+  std::mutex plan_mutex_;
+  bool planned_ = false;
+  std::vector<addition> additions_;
   std::vector<double> weights_;
   std::vector<std::int64_t> targets_;
   std::shared_ptr<void> loss_copy_;
   void const* loss_type_ = nullptr;
 };
 
-template <class Model, class Spec>
-data_parallel(Model&, Spec&&) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
-template <class Model, class Spec>
-data_parallel(Model&, Spec&&, shards) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
-template <class Model, class Spec>
-data_parallel(Model&, Spec&&, shards, sync_batch_norm) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
+template <class Model, class Spec, detail::ParallelPolicy... Policies>
+data_parallel(Model&, Spec&&, Policies const&...) -> data_parallel<Model, std::remove_cvref_t<Spec>>;
 
 /// A training step on several devices: scatter, forward, backward, reduce, update. See data_parallel for its bits.
 template <class Model, class Spec, class Loss, class Optimizer, class Batch>

@@ -3,12 +3,15 @@
 
 #include <concepts>
 #include <cstddef>
+#include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <mortise/detail/error.hpp>
 #include <mortise/device/device.hpp>
+#include <mortise/parallel/host_mesh.hpp>
 #include <mortise/parallel/reduce.hpp>
 
 namespace mortise {
@@ -82,21 +85,32 @@ devices(std::vector<D>) -> devices<D>;
 
 namespace detail {
 
-/// Devices that work on their own once they were told what to do: one thread tells them, in order.
+/// Devices that work on their own once they were told what to do: one thread tells them, in order. Those that wait for each other
+/// (`together`) are told by a thread each.
 template <class D>
 class device_team {
  public:
-  explicit device_team(devices<D> const& list) : list_{list} { connect(list.all()); }
+  explicit device_team(devices<D> const& list, bool together = false) : list_{list} {
+    connect(list.all());
+    if (together) threads_ = std::make_unique<thread_pool>();
+  }
   std::size_t size() const { return list_.size(); }
   D device(std::size_t d) const { return list_[d]; }
   D whole() const { return list_[0]; }
   template <class F>
   void run(F const& f) {
-    for (std::size_t d = 0; d < list_.size(); ++d) f(d);
+    if (threads_ == nullptr) {
+      for (std::size_t d = 0; d < list_.size(); ++d) f(d);
+      return;
+    }
+    thread_pool::scope const here{*threads_};
+    run_beside(static_cast<int>(list_.size()), list_.size(), failures_, f);
   }
 
  private:
   devices<D> list_;
+  std::unique_ptr<thread_pool> threads_;
+  std::vector<std::exception_ptr> failures_;
 };
 
 }  // namespace detail

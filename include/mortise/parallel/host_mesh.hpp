@@ -29,6 +29,23 @@ namespace detail {
   throw usage_error("mortise::host_mesh: a mesh of 0 devices; host_mesh{1} is the host itself");
 }
 
+/// Runs f(0) ... f(count - 1) on so many threads of this thread's pool; what the first of them threw, whoever threw first, comes out.
+template <class F>
+void run_beside(int threads, std::size_t count, std::vector<std::exception_ptr>& failures, F const& f) {
+  failures.assign(count, nullptr);
+  auto const piece = [&](std::size_t d) {
+    try {
+      f(d);
+    } catch (...) {
+      failures[d] = std::current_exception();
+    }
+  };
+  thread_pool::instance().run(
+      threads, count, [](void const* context, std::size_t d) { (*static_cast<decltype(piece) const*>(context))(d); }, &piece);
+  for (auto const& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+}
+
 /// The devices of a host_mesh at work.
 class host_team {
  public:
@@ -57,22 +74,13 @@ class host_team {
   template <class F>
   void run(F const& f) {
     if (count_ == 1) return f(std::size_t{0});
-    failures_.assign(count_, nullptr);
-    auto const piece = [&](std::size_t d) {
-      try {
-        if (pools_.empty()) return f(d);
-        thread_pool::scope const own{*pools_[d]};
-        f(d);
-      } catch (...) {
-        failures_[d] = std::current_exception();
-      }
-    };
     std::optional<thread_pool::scope> here;
     if (own_) here.emplace(*own_);
-    thread_pool::instance().run(
-        side_by_side_, count_, [](void const* context, std::size_t d) { (*static_cast<decltype(piece) const*>(context))(d); }, &piece);
-    for (auto const& failure : failures_)
-      if (failure) std::rethrow_exception(failure);  // the first device's, whoever failed first
+    run_beside(side_by_side_, count_, failures_, [&](std::size_t d) {
+      if (pools_.empty()) return f(d);
+      thread_pool::scope const own{*pools_[d]};
+      f(d);
+    });
   }
 
  private:

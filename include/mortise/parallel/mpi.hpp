@@ -26,8 +26,8 @@
 
 #include <mortise/detail/batch_group.hpp>
 #include <mortise/detail/error.hpp>
-#include <mortise/detail/simd.hpp>
 #include <mortise/device/host.hpp>
+#include <mortise/parallel/distributed.hpp>
 #include <mortise/parallel/host_mesh.hpp>
 #include <mortise/parallel/reduce.hpp>
 #include <mortise/tensor/batch_part.hpp>
@@ -36,20 +36,6 @@ namespace mortise {
 
 /// Names the engine: distributed<mpi>.
 struct mpi {};
-
-template <class Engine>
-class distributed;
-
-/// A process failed, or did not answer in time: what() says which and where. This process cannot go on with the others; it should end,
-/// and the run start again from its last checkpoint.
-struct distributed_error : error {
-  using error::error;
-};
-
-struct distributed_options {
-  double timeout = 300;  ///< seconds to wait for the other processes before they are given up
-  int threads = 0;       ///< of this process; 0: the cores of this machine (or MORTISE_NUM_THREADS) shared among its processes
-};
 
 /// The processes that mpirun started. Initialises MPI unless the program has done so, and ends it if it began it.
 ///
@@ -145,14 +131,23 @@ class distributed<mpi> {
   /// Rank r has elements [first[r], first[r + 1]) of `data`; afterwards all have all.
   template <class T>
   void gather(T* data, std::vector<std::size_t> const& first) {
-    std::vector<int> counts(size_), offsets(size_);
+    std::vector<int> numbers;
+    MPI_Request request = start_gather(data, first, numbers);
+    wait(&request, 1, "gathering what the processes have");
+  }
+  /// The same; all have all when the request is done. Until then `numbers` belongs to MPI.
+  template <class T>
+  MPI_Request start_gather(T* data, std::vector<std::size_t> const& first, std::vector<int>& numbers) {
+    numbers.resize(2 * size_);
+    int* const counts = numbers.data();
+    int* const offsets = counts + size_;
     for (std::size_t r = 0; r < size_; ++r) {
       offsets[r] = element_number(first[r]);
       counts[r] = element_number(first[r + 1] - first[r]);
     }
     MPI_Request request{};
-    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, counts.data(), offsets.data(), type_of<T>(), comm_, &request), "gathering");
-    wait(&request, 1, "gathering what the processes have");
+    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, counts, offsets, type_of<T>(), comm_, &request), "gathering");
+    return request;
   }
   template <class T>
   void broadcast(T* data, std::size_t n, std::size_t from) {
@@ -174,13 +169,18 @@ class distributed<mpi> {
     return request;
   }
 
+  /// Whether all requests are done.
+  bool test(MPI_Request* requests, std::size_t n, char const* what) {
+    int done = 0;
+    check(MPI_Testall(static_cast<int>(n), requests, &done, MPI_STATUSES_IGNORE), what);
+    return done != 0;
+  }
+
   /// Waits for all requests, at most `timeout` seconds.
   void wait(MPI_Request* requests, std::size_t n, char const* what) {
     auto const start = std::chrono::steady_clock::now();
     for (unsigned long turn = 0;; ++turn) {
-      int done = 0;
-      check(MPI_Testall(static_cast<int>(n), requests, &done, MPI_STATUSES_IGNORE), what);
-      if (done != 0) return;
+      if (test(requests, n, what)) return;
       if (turn < 2000) continue;  // some 0.1 ms
       std::chrono::duration<double> const waited = std::chrono::steady_clock::now() - start;
       if (waited.count() > options_.timeout) {
@@ -234,14 +234,6 @@ class distributed<mpi> {
 
 namespace detail {
 
-/// What all processes must have in common, in an order that a message can name.
-struct run_identity {
-  static constexpr std::size_t count = 6;
-  static constexpr char const* names[count] = {"bytes of an element", "number of parameters", "names and shapes of the network",
-                                               "shards",              "instruction set",      "version of mortise"};
-  std::uint64_t values[count];
-};
-
 /// Where the processes' shards meet at batch norms, one of each.
 class mpi_batch_norm_end final : public batch_group {
  public:
@@ -293,24 +285,12 @@ class mpi_team {
   /// Compares what must be equal, and starts all processes from process 0's parameters, buffers and step.
   template <class Model>
   void agree_on(Model& net, std::size_t shards) {
-    std::uint64_t names = 0xcbf29ce484222325u;
-    auto const mix = [&](std::uint64_t v) { names = (names ^ v) * 0x100000001b3u; };
-    for (auto const& s : Model::state_table) {
-      for (char const c : s.name) mix(static_cast<unsigned char>(c));
-      for (std::size_t const n : s.extents) mix(n);
-    }
     std::vector<run_identity> all(processes());
-    all[rank()] = {{sizeof(typename Model::element), Model::parameter_count, names, shards, static_cast<std::uint64_t>(current_instruction_set()),
-                    (MORTISE_VERSION_MAJOR * 1000 + MORTISE_VERSION_MINOR) * 1000 + MORTISE_VERSION_PATCH}};
+    all[rank()] = run_identity_of<Model>(shards);
     std::vector<std::size_t> first(processes() + 1);
     for (std::size_t r = 0; r <= processes(); ++r) first[r] = r * run_identity::count;
     world_->gather(all[0].values, first);
-    for (std::size_t r = 1; r < processes(); ++r)
-      for (std::size_t i = 0; i < run_identity::count; ++i)
-        if (all[r].values[i] != all[0].values[i])
-          throw usage_error("mortise::data_parallel: rank " + std::to_string(r) + " differs from rank 0 in its " + run_identity::names[i] + ": " +
-                            std::to_string(all[r].values[i]) + " against " + std::to_string(all[0].values[i]) +
-                            "; all processes must run the same program in the same way (MORTISE_ISA sets the instruction set)");
+    check_identities(all);
     world_->broadcast(net.parameters().data(), net.parameters().size(), 0);
     std::uint64_t step = net.training_steps();
     world_->broadcast(&step, 1, 0);
@@ -324,70 +304,103 @@ class mpi_team {
     if (net.counters().size() != 0) world_->broadcast(net.counters().data(), net.counters().size(), 0);
   }
 
-  [[noreturn]] void refuse_part(sample_range const& given, std::size_t count, sample_range const& wanted) const {
-    throw usage_error("mortise::data_parallel: rank " + std::to_string(rank()) + " was given samples " + std::to_string(given.first) + " to " +
-                      std::to_string(given.first + count) + " of a batch of " + std::to_string(given.count) + ", but its part is " +
-                      std::to_string(wanted.first) + " to " + std::to_string(wanted.first + wanted.count) +
-                      "; give the loader this run's part: {.part = many.part()}");
+  // ---- sums of gradients -----------------------------------------------------------------------------------------------------------------
+  //
+  // Each process adds up its slice of a range, and the slices are gathered: 2 (N - 1) / N of the range in traffic for each process where it has
+  // one partial sum. Several ranges are on their way at once; MPI moves them when it is called, so `progress` is called between layers.
+
+  /// Before a step: what is to be summed, into `result` everywhere, over n elements.
+  template <class T>
+  void begin_reduce(batch_part const& cut, std::size_t batch, std::size_t n, T* result, host const& device) {
+    list_partial_sums(cut, batch, processes(), nodes_);
+    shards_ = cut.shard_count(batch);
+    result_ = result;
+    device_ = device;
+    used_ = 0;
+    pending_ = summed_ = done_ = 0;
+    add_ = [](mpi_team& team, range& r) { team.add_slice<T>(r); };
+    std::size_t const bytes = nodes_.size() * (n + 1) * sizeof(T);
+    if (arrived_.size() < bytes) arrived_.resize(bytes);
   }
 
-  /// Sums the processes' partial sums into `result` everywhere, by the tree. Each process adds up its slice of the array, and the slices are
-  /// gathered: 2 (N - 1) / N arrays of traffic for each where it has one partial sum.
+  /// This process's partial sums of n elements from `first` on are final. All processes call this for the same ranges in the same order.
   template <class T>
-  void reduce(std::vector<partial_sum<T>> const& mine, batch_part const& cut, std::size_t batch, std::size_t n, T* result, host const& device) {
-    std::size_t const shards = cut.shard_count(batch), size = processes(), me = rank();
-    std::vector<std::size_t> slice(size + 1);
-    for (std::size_t r = 0; r <= size; ++r) slice[r] = r * n / size;
-    std::size_t const begin = slice[me], count = slice[me + 1] - begin;
-
-    nodes_.clear();
-    for (std::size_t r = 0; r < size; ++r) {
-      std::vector<partial_sum<char>> held;
-      for (std::size_t s = cut.first_shard(r, batch); s < cut.first_shard(r + 1, batch); ++s)
-        join_partial_sums(held, partial_sum<char>{0, s, nullptr, 0}, shards, [](auto&, auto const&, bool) {});
-      for (auto const& h : held) nodes_.push_back({h.level, h.index, nullptr, r});
-    }
-    std::size_t const bytes = nodes_.size() * count * sizeof(T);
-    if (arrived_.size() < bytes) arrived_.resize(bytes);
-    T* next = reinterpret_cast<T*>(arrived_.data());
-
-    requests_.clear();
-    std::vector<T*> where;
+  void reduce_range(std::vector<partial_sum<T>> const& mine, std::size_t first, std::size_t n) {
+    std::size_t const size = processes(), me = rank();
+    if (pending_ == ranges_.size()) ranges_.emplace_back();
+    range& r = ranges_[pending_++];
+    r.first = first;
+    r.slice.resize(size + 1);
+    for (std::size_t p = 0; p <= size; ++p) r.slice[p] = p * n / size;
+    std::size_t const count = r.slice[me + 1] - r.slice[me];
+    r.requests.clear();
+    r.where.clear();
     std::size_t own = 0;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       int const tag = static_cast<int>(i);
       if (nodes_[i].owner == me) {
-        T* const data = mine[own++].data;
-        where.push_back(data + begin);
-        for (std::size_t r = 0; r < size; ++r)
-          if (r != me && slice[r + 1] != slice[r]) requests_.push_back(world_->send(data + slice[r], slice[r + 1] - slice[r], r, tag));
+        T* const data = mine[own++].data + first;
+        r.where.push_back(data + r.slice[me]);
+        for (std::size_t p = 0; p < size; ++p)
+          if (p != me && r.slice[p + 1] != r.slice[p]) r.requests.push_back(world_->send(data + r.slice[p], r.slice[p + 1] - r.slice[p], p, tag));
       } else {
-        where.push_back(next);
-        if (count != 0) requests_.push_back(world_->receive(next, count, nodes_[i].owner, tag));
-        next += count;
+        T* const next = reinterpret_cast<T*>(arrived_.data()) + used_;
+        r.where.push_back(next);
+        if (count != 0) r.requests.push_back(world_->receive(next, count, nodes_[i].owner, tag));
+        used_ += count;
       }
     }
-    world_->wait(requests_.data(), requests_.size(), "exchanging gradients");
-
-    std::vector<array_addition<T>> additions;
-    std::vector<partial_sum<T>> row;
-    for (std::size_t i = 0; i < nodes_.size(); ++i)
-      join_partial_sums(row, partial_sum<T>{nodes_[i].level, nodes_[i].index, where[i], 0}, shards, [&](auto& left, auto const& right, bool root) {
-        T* const sum = root ? result + begin : left.data;
-        additions.push_back({left.data, right.data, sum});
-        left.data = sum;
-      });
-    run_additions(device, count, additions);
-    if (additions.empty() && row.back().data != result + begin) std::memcpy(result + begin, row.back().data, count * sizeof(T));
-    world_->gather(result, slice);
   }
 
+  /// Looks what has arrived, and goes on with that. Waits for nothing.
+  void progress() { advance(false); }
+  /// Waits until all ranges are summed everywhere.
+  void end_reduce() { advance(true); }
+
  private:
+  /// A range on its way: its pieces travel, are summed by those whose slice they are, and travel again.
+  struct range {
+    std::size_t first = 0;
+    std::vector<std::size_t> slice{};
+    std::vector<void*> where{};  // the partial sums of this process's slice
+    std::vector<MPI_Request> requests{};
+    std::vector<int> numbers{};
+  };
+
+  void advance(bool wait) {
+    for (;;) {
+      // In order, so that all processes gather the ranges in the same order.
+      for (; summed_ < pending_ && is_done(ranges_[summed_]); ++summed_) add_(*this, ranges_[summed_]);
+      while (done_ < summed_ && is_done(ranges_[done_])) ++done_;
+      if (!wait || done_ == pending_) return;
+      world_->wait(ranges_[done_].requests.data(), ranges_[done_].requests.size(), exchanging);
+    }
+  }
+  bool is_done(range& r) { return world_->test(r.requests.data(), r.requests.size(), exchanging); }
+
+  template <class T>
+  void add_slice(range& r) {
+    T* const result = static_cast<T*>(result_) + r.first;
+    std::size_t const begin = r.slice[rank()], count = r.slice[rank() + 1] - begin;
+    std::vector<T*> where;
+    for (void* const p : r.where) where.push_back(static_cast<T*>(p));
+    std::vector<array_addition<T>> additions;
+    plan_additions(nodes_, where, shards_, result + begin, additions);
+    run_additions(device_, 0, count, additions);
+    if (additions.empty() && where[0] != result + begin) std::memcpy(result + begin, where[0], count * sizeof(T));
+    r.requests.assign(1, world_->start_gather(result, r.slice, r.numbers));
+  }
+
+  static constexpr char const* exchanging = "exchanging gradients";
   distributed<mpi>* world_;
   std::unique_ptr<mpi_batch_norm_end> end_;
   std::vector<partial_sum<char>> nodes_;
-  std::vector<std::byte> arrived_;
-  std::vector<MPI_Request> requests_;
+  std::vector<std::byte> arrived_;  // other processes' partial sums of this one's slices
+  std::vector<range> ranges_;       // those of a step, kept for their memory
+  std::size_t pending_ = 0, summed_ = 0, done_ = 0, used_ = 0, shards_ = 0;
+  void* result_ = nullptr;
+  host device_{};
+  void (*add_)(mpi_team&, range&) = nullptr;
 };
 
 template <class Spec>

@@ -1,7 +1,10 @@
 // The order in which shards are summed, and the sums.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include <mortise/device/host.hpp>
@@ -48,26 +51,69 @@ void join_partial_sums(std::vector<partial_sum<T>>& row, partial_sum<T> node, st
   row.push_back(node);
 }
 
-/// y = a + b, one of a row of additions over equally long arrays.
+/// y = a + b, one of a row of additions over equally long arrays; a, and with it y, on device `owner`, b on `other`.
 template <class T>
 struct array_addition {
   T const* a;
   T const* b;
   T* y;
+  std::size_t owner = 0, other = 0;
 };
 
-/// Runs the additions one after the other, block by block, so that sums of sums stay in the cache.
+/// Runs the additions for n elements from `from` on, one after the other, block by block, so that sums of sums stay in the cache.
 template <class T>
-void run_additions(host const& device, std::size_t n, std::vector<array_addition<T>> const& additions) {
+void run_additions(host const& device, std::size_t from, std::size_t n, std::vector<array_addition<T>> const& additions) {
   constexpr std::size_t block = 4096;
   if (additions.empty()) return;
   for_each_range(device, n, [&](std::size_t first, std::size_t count) {
     for (std::size_t done = 0; done < count; done += block) {
-      std::size_t const at = first + done, size = count - done < block ? count - done : block;
+      std::size_t const at = from + first + done, size = count - done < block ? count - done : block;
       for (auto const& x : additions) for_this_cpu(add_kernel<T>{x.a + at, x.b + at, x.y + at, size});
     }
   });
 }
+
+/// Additions of ranges while devices still compute. On the host whoever is there adds; other kinds of devices specialise this.
+template <class D, class T>
+class range_adder {
+ public:
+  /// Before a step: so many ranges of these devices' arrays, `elements` in all.
+  void begin(std::vector<D> const&, std::size_t, std::size_t) {}
+  /// What device d was asked so far makes range r final. Called for one device at a time, in the order of the ranges.
+  void mark(std::size_t, std::size_t) {}
+  /// Range r, n elements from `first` on, is final on all devices. `worker` adds, or orders the additions.
+  void add(D const& worker, std::size_t, std::size_t first, std::size_t n, std::vector<array_addition<T>> const& additions) {
+    run_additions(worker, first, n, additions);
+  }
+  /// What devices are asked from now on finds the sums.
+  void end() noexcept {}
+};
+
+/// Cuts a flat array into ranges from its end, and knows which are final on how many of the devices: the last to arrive adds, so nobody waits.
+class range_arrivals {
+ public:
+  /// A new step of `devices` over n elements, in ranges of `size`.
+  void begin(std::size_t n, std::size_t size, std::size_t devices) {
+    n_ = n;
+    size_ = size;
+    devices_ = devices;
+    if (count() > capacity_) {
+      arrived_ = std::make_unique<std::atomic<std::size_t>[]>(count());
+      capacity_ = count();
+    }
+    for (std::size_t r = 0; r < count(); ++r) arrived_[r].store(0, std::memory_order_relaxed);
+  }
+  std::size_t count() const { return (n_ + size_ - 1) / size_; }
+  std::size_t first(std::size_t r) const { return n_ > (r + 1) * size_ ? n_ - (r + 1) * size_ : 0; }
+  std::size_t size(std::size_t r) const { return n_ - r * size_ - first(r); }
+  /// One device more has range r; true for the last one, which sees what all of them wrote.
+  bool arrive(std::size_t r) { return arrived_[r].fetch_add(1, std::memory_order_acq_rel) + 1 == devices_; }
+
+ private:
+  std::unique_ptr<std::atomic<std::size_t>[]> arrived_;
+  std::size_t capacity_ = 0;
+  std::size_t n_ = 0, size_ = 1, devices_ = 0;
+};
 
 }  // namespace mortise::detail
 

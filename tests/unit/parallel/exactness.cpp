@@ -25,9 +25,9 @@ struct result {
 
 /// Eight steps with batches of several sizes.
 template <class Net, class Rule>
-result train(mt::host_mesh const& mesh, std::size_t shards, Rule const& rule, bool spelled_out = false) {
+result train(mt::host_mesh const& mesh, std::size_t shards, Rule const& rule, bool spelled_out = false, mt::buckets const& overlap = {}) {
   mt::model<Net, runs::input> net{mt::host{1}, mt::seed{3}};
-  mt::data_parallel many{net, mesh, mt::shards{shards}};
+  mt::data_parallel many{net, mesh, mt::shards{shards}, overlap};
   mt::optimizer opt{net, rule};
   mt::cross_entropy_loss const loss;
   result r;
@@ -99,6 +99,18 @@ TEST_CASE("replicas that are late or early change nothing") {
     CHECK(train<runs::dawdling>({4, 1}, 4, mt::adamw{}) == one);
     CHECK(train<runs::dawdling>({3, 1}, 4, mt::adamw{}, true) == one);
   }
+}
+
+TEST_CASE("gradients summed in pieces while backward goes on have the bits of those summed at its end") {
+  auto const at_the_end = train<runs::both>({1, 1}, 5, mt::adamw{}, false, {0});
+  auto const late_and_early = train<runs::dawdling>({1, 1}, 4, mt::adamw{}, false, {0});
+  for (std::size_t const bytes : {4u, 60u, 256u, 1u << 20}) {  // one element, pieces that end inside of layers, and all at once
+    CAPTURE(bytes);
+    for (std::size_t devices = 1; devices <= 5; ++devices) CHECK(train<runs::both>({devices, 1}, 5, mt::adamw{}, devices % 2 == 0, {bytes}) == at_the_end);
+    CHECK(train<runs::both>({2, 2}, 5, mt::adamw{}, false, {bytes}) == at_the_end);
+    CHECK(train<runs::dawdling>({4, 1}, 4, mt::adamw{}, false, {bytes}) == late_and_early);
+  }
+  for (std::size_t devices = 2; devices <= 5; ++devices) CHECK(train<runs::both>({devices, 1}, 5, mt::adamw{}, false, {0}) == at_the_end);
 }
 
 TEST_CASE("without shards each device is one shard") {

@@ -262,6 +262,31 @@ TEST_CASE("gradients accumulate over batches with the same bits on any number of
   CHECK(bits[2] == bits[0]);
 }
 
+TEST_CASE("what backward tells to be final is final, from the end of the flat array to its beginning") {
+  model<runs::both> net{mt::host{1}, mt::seed{9}};
+  runs::data const d{24, 3};
+  struct seen {
+    model<runs::both>* net;
+    std::vector<std::size_t> first;
+    std::vector<std::vector<float>> values;
+  } all{&net, {}, {}};
+  net.watch_gradients({[](void* of, std::size_t first) {
+                         seen& s = *static_cast<seen*>(of);
+                         s.first.push_back(first);
+                         s.values.push_back(s.net->gradients().to_vector());
+                       },
+                       &all});
+  net.forward(d.x);
+  net.backward(mt::cross_entropy_loss{}, d.y);
+  std::vector<float> const final = net.gradients().to_vector();
+  REQUIRE(all.first.size() == 5);  // each layer with parameters
+  CHECK(all.first.back() == 0);
+  for (std::size_t i = 0; i < all.first.size(); ++i) {
+    if (i != 0) CHECK(all.first[i] < all.first[i - 1]);
+    for (std::size_t k = all.first[i]; k < final.size(); ++k) CHECK(all.values[i][k] == final[k]);
+  }
+}
+
 TEST_CASE("a save has the keys of the model alone") {
   temporary_folder const folder;
   model<runs::both> net{mt::host{1}, mt::seed{9}};

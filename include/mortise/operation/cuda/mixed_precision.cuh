@@ -33,6 +33,17 @@ struct unscaled_elements {
     to[i] = v / state->scale;
   }
 };
+struct found_overflow {
+  float const* from;
+  loss_scale_state* state;
+  __device__ void operator()(std::uint64_t i) const {
+    if (!(from[i] - from[i] == 0)) atomicOr(&state->overflow, 1);
+  }
+};
+struct no_overflow {
+  loss_scale_state* state;
+  __device__ void operator()(std::uint64_t) const { state->overflow = 0; }
+};
 struct next_loss_scale {
   loss_scale_rule rule;
   loss_scale_state* state;
@@ -58,6 +69,10 @@ void scale_output_gradient(cuda const& device, std::size_t n, float const* from,
 template <class T>
 void unscale_gradients(cuda const& device, std::size_t n, T const* from, loss_scale_state* state, float* to) {
   detail::for_each_index(device, n, detail::unscaled_elements<T>{from, state, to});
+}
+inline void find_overflow(cuda const& device, std::size_t n, float const* gradients, loss_scale_state* state) {
+  detail::for_each_index(device, 1, detail::no_overflow{state});
+  detail::for_each_index(device, n, detail::found_overflow{gradients, state});
 }
 inline void advance_loss_scale(cuda const& device, loss_scale_rule const& rule, loss_scale_state* state) {
   detail::for_each_index(device, 1, detail::next_loss_scale{rule, state});

@@ -247,6 +247,45 @@ class scratch_parts {
   unsigned char* at_;
 };
 
+// ---- batch norm over parts on several devices ----------------------------------------------------------------------------------------------
+// Each part brings its moments (or sums) of a channel, all get all, and each joins them in the order of the parts.
+
+/// Element c of `to`: the moments of all parts (or slices) joined.
+struct joined_moments {
+  double* lists;
+  std::uint64_t count, channels;
+  bool whole_lists;  // one after the other; false: interleaved as the slices of one part are
+  moments_list to;
+  __device__ device_moments get(std::uint64_t k, std::uint64_t c) const {
+    return whole_lists ? moments_list{lists + k * 3 * channels, channels}.get(c) : moments_list{lists, count * channels}.get(k * channels + c);
+  }
+  __device__ void operator()(std::uint64_t c) const {
+    device_moments m = get(0, c);
+    for (std::uint64_t k = 1; k < count; ++k) m.join(get(k, c));
+    to.put(c, m);
+  }
+};
+/// This part's sums of a channel from those of its slices, and the gradients of weight and bias that follow from them alone.
+template <class T>
+struct part_gradient_sums {
+  gradient_parts const* parts;
+  std::uint64_t slices, channels;
+  T const* rstd;
+  T* dweight;  // or null
+  T* dbias;    // or null
+  gradient_parts* to;
+  __device__ void operator()(std::uint64_t c) const {
+    gradient_parts s{0, 0};
+    for (std::uint64_t i = 0; i < slices; ++i) {
+      s.plain += parts[i * channels + c].plain;
+      s.weighted += parts[i * channels + c].weighted;
+    }
+    if (dweight != nullptr) dweight[c] = static_cast<T>(s.weighted * static_cast<double>(rstd[c]));
+    if (dbias != nullptr) dbias[c] = static_cast<T>(s.plain);
+    to[c] = s;
+  }
+};
+
 }  // namespace detail
 
 template <class T>
@@ -256,7 +295,8 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
   using A = arithmetic_type<T>;
   using parts_memory = detail::scratch_parts;
   std::size_t const slices = (batch * positions + detail::channel_slice - 1) / detail::channel_slice;
-  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(A))};
+  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(A)) +
+                                  parts_memory::round(channels * sizeof(detail::device_moments))};
   detail::moments_list const parts{memory.take<double>(3 * slices * channels), slices * channels};
   A* const center = memory.take<A>(channels);
   A* const scale = memory.take<A>(channels);
@@ -267,8 +307,18 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
                   parts);
   else
     device.launch(&detail::channel_moments_kernel<1, T>, dim3{static_cast<unsigned>(channels), rows}, dim3{detail::block_threads}, 0, layout, x, parts);
+  detail::moments_list found = parts;
+  std::size_t lists = slices;
+  if (device.group != nullptr) [[unlikely]] {
+    double* const own = device.group->values(device, 3 * channels);
+    detail::for_each_index(device, channels, detail::joined_moments{parts.numbers, slices, channels, false, {own, channels}});
+    double* const all = const_cast<double*>(device.group->exchange(device, 3 * channels));
+    found = {memory.take<double>(3 * channels), channels};
+    lists = 1;
+    detail::for_each_index(device, channels, detail::joined_moments{all, device.group->members(), channels, true, found});
+  }
   detail::for_each_index(device, channels,
-                         detail::batch_norm_statistics<T>{parts, slices, channels, weight, bias, eps, momentum, running_mean, running_var, batches_tracked,
+                         detail::batch_norm_statistics<T>{found, lists, channels, weight, bias, eps, momentum, running_mean, running_var, batches_tracked,
                                                           mean, rstd, center, scale});
   detail::for_each_index(device, detail::row_groups(batch) * channels * positions,
                          detail::channel_affine<T>{batch, channels, positions, x, center, scale, bias, y});
@@ -303,8 +353,18 @@ void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t 
     device.launch(&channel_gradient_kernel<32, T, Mean>, dim3{static_cast<unsigned>((channels + 31) / 32), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
   else if (sums)
     device.launch(&channel_gradient_kernel<1, T, Mean>, dim3{static_cast<unsigned>(channels), rows}, dim3{block_threads}, 0, layout, x, dy, mean, parts);
+  gradient_parts const* found = parts;
+  std::size_t lists = sums ? slices : 0, samples = batch;
+  if (device.group != nullptr && rstd != nullptr) [[unlikely]] {
+    double* const own = device.group->values(device, 2 * channels);
+    for_each_index(device, channels, part_gradient_sums<T>{parts, slices, channels, rstd, dweight, dbias, reinterpret_cast<gradient_parts*>(own)});
+    found = reinterpret_cast<gradient_parts const*>(device.group->exchange(device, 2 * channels));
+    lists = device.group->members();
+    samples = device.group->samples();
+    dweight = dbias = nullptr;  // gradients of parts are summed later
+  }
   for_each_index(device, channels,
-                 batch_norm_gradients<T>{parts, sums ? slices : 0, channels, static_cast<double>(batch * positions), weight, rstd, variance, eps, dweight,
+                 batch_norm_gradients<T>{found, lists, channels, static_cast<double>(samples * positions), weight, rstd, variance, eps, dweight,
                                          dbias, scale, slope, shift});
   if (dx != nullptr)
     for_each_index(device, row_groups(batch) * channels * positions,
