@@ -74,15 +74,35 @@ struct setting {
     return [this, net, opt] { mt::train_step(*net, loss, *opt, batch); };
   }
   template <class Spec>
-  auto together(Spec&& spec) {
+  auto together(Spec&& spec, mt::buckets const& overlap = {}) {
     auto net = std::make_shared<model>(mt::host{1}, mt::seed{1});
     auto opt = std::make_shared<mt::optimizer<model, mt::sgd>>(*net, mt::sgd{.lr = 0.01f});
-    auto many = std::make_shared<mt::data_parallel<model, std::remove_cvref_t<Spec>>>(*net, spec);
+    auto many = std::make_shared<mt::data_parallel<model, std::remove_cvref_t<Spec>>>(*net, spec, overlap);
     return [this, net, opt, many] { mt::train_step(*many, loss, *opt, batch); };
+  }
+  /// The bound: two models that have nothing to do with each other, each with half the batch, at the same time.
+  auto apart() {
+    struct half {
+      model net{mt::host{1}, mt::seed{1}};
+      mt::optimizer<model, mt::sgd> opt{net, mt::sgd{.lr = 0.01f}};
+      decltype(setting::batch) part{};
+    };
+    auto halves = std::make_shared<std::vector<std::unique_ptr<half>>>();
+    std::size_t const n = y.size() / 2, width = Input::value.elements();
+    for (std::size_t i = 0; i < 2; ++i) {
+      halves->push_back(std::make_unique<half>());
+      halves->back()->part.x = {x.data() + i * n * width, Input::value.with_batch(n)};
+      halves->back()->part.y = {y.data() + i * n, mt::shape{n}};
+    }
+    return [this, halves] {
+      auto const step = [&](std::size_t i) { mt::train_step((*halves)[i]->net, loss, (*halves)[i]->opt, (*halves)[i]->part); };
+      mt::detail::thread_pool::instance().run(
+          2, 2, [](void const* context, std::size_t i) { (*static_cast<decltype(step) const*>(context))(i); }, &step);
+    };
   }
 };
 
-void compete(char const* what, std::vector<contender>& field, int rounds, int steps) {
+void compete(char const* what, std::vector<contender>& field, int rounds, int steps, bool tell = true) {
   for (auto& c : field)
     for (int i = 0; i < 2; ++i) c.step();
   for (int r = 0; r < rounds; ++r)
@@ -91,6 +111,7 @@ void compete(char const* what, std::vector<contender>& field, int rounds, int st
       for (int i = 0; i < steps; ++i) c.step();
       c.times.push_back(milliseconds(start) / steps);
     }
+  if (!tell) return;
   double const one = median(field[0].times);
   for (auto& c : field)
     std::printf("%-10s %-28s %8.3f ms a step (least %.3f)   %.2fx\n", what, c.name.c_str(), median(c.times),
@@ -105,10 +126,9 @@ int main(int argc, char** argv) {
   if (argc > 2 && std::string{argv[2]} == "mpi") {
     mt::distributed<mt::mpi> world{{.threads = 1}};
     setting<mlp, mt::extents<784>> s{1024};
-    std::vector<contender> field{{std::to_string(world.size()) + " processes x 1 thread", s.together(world)}};
-    if (world.rank() == 0) compete("mlp_1024", field, rounds, 5);
-    else
-      for (int i = 0; i < 2 + rounds * 5; ++i) field[0].step();
+    std::string const name = std::to_string(world.size()) + " processes x 1 thread";
+    std::vector<contender> field{{name, s.together(world)}, {name + ", at the end", s.together(world, mt::buckets{0})}};
+    compete("mlp_1024", field, rounds, 5, world.rank() == 0);
     for (std::size_t n = 1024; n <= (std::size_t{1} << 24); n *= 4) {
       mt::detail::mpi_team team{world};
       std::vector<float> mine(n, 1.0f), sum(n);
@@ -132,7 +152,9 @@ int main(int argc, char** argv) {
     setting<mlp, mt::extents<784>> s{1024};
     std::vector<contender> field{{"host, 1 thread", s.alone(1)},
                                  {"host, 2 threads", s.alone(2)},
-                                 {"host_mesh{2} x 1 thread", s.together(mt::host_mesh{2, 1})}};
+                                 {"host_mesh{2} x 1 thread", s.together(mt::host_mesh{2, 1})},
+                                 {"the same, summed at the end", s.together(mt::host_mesh{2, 1}, mt::buckets{0})},
+                                 {"two models apart: the bound", s.apart()}};
     compete("mlp_1024", field, rounds, 5);
   }
 #ifdef MORTISE_BENCHMARK_RESNET
@@ -140,7 +162,9 @@ int main(int argc, char** argv) {
     setting<resnet18, mt::extents<3, 32, 32>> s{32};
     std::vector<contender> field{{"host, 1 thread", s.alone(1)},
                                  {"host, 2 threads", s.alone(2)},
-                                 {"host_mesh{2} x 1 thread", s.together(mt::host_mesh{2, 1})}};
+                                 {"host_mesh{2} x 1 thread", s.together(mt::host_mesh{2, 1})},
+                                 {"the same, summed at the end", s.together(mt::host_mesh{2, 1}, mt::buckets{0})},
+                                 {"two models apart: the bound", s.apart()}};
     compete("resnet18_32", field, rounds, 1);
   }
 #endif

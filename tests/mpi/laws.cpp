@@ -19,6 +19,7 @@
 #include <mortise/train/checkpoint.hpp>
 #include <mortise/train/progress.hpp>
 
+#include "loop.hpp"
 #include "runs.hpp"
 
 namespace mt = mortise;
@@ -28,13 +29,11 @@ namespace {
 mt::distributed<mt::mpi>* world = nullptr;
 std::string folder;
 
+using runs::samples;
+using runs::words;
+
 using net_type = mt::model<runs::both, runs::input>;
 using rule = mt::chain<mt::clip_grad_norm, mt::scale_by_adam, mt::scale_by_learning_rate>;
-
-mt::in_memory_dataset<runs::input> samples() {
-  runs::data const d{57, 1};
-  return {d.x, d.y};
-}
 
 struct result {
   std::vector<float> parameters, buffers, losses, inferred, first_moment;
@@ -56,14 +55,7 @@ result train(Spec& spec, std::size_t shards, bool weighted, Make const& make_opt
     mt::progress progress;
     mt::checkpoint run{many, opt, loader, progress};
     if (stop != 0 && part == 1) mt::load(file, run);
-    while (progress.global_step < 11) {
-      for (auto const& batch : loader) {
-        r.losses.push_back(mt::train_step(many, loss, opt, batch));
-        if (++progress.global_step == (part == 0 ? stop : 11)) break;
-      }
-      if (part == 0 && progress.global_step == stop) break;
-      ++progress.epoch;
-    }
+    runs::train_until(part == 0 ? stop : 11, loader, progress, [&](auto const& batch) { r.losses.push_back(mt::train_step(many, loss, opt, batch)); });
     if (part == 0) {
       mt::save(file, run);
       continue;
@@ -80,16 +72,6 @@ result train(Spec& spec, std::size_t shards, bool weighted, Make const& make_opt
 
 auto const plain = [](net_type& net, auto&) { return mt::optimizer{net, rule{}}; };
 auto const sharded = [](net_type&, auto& many) { return mt::sharded_optimizer{many, rule{}}; };
-
-template <class F>
-std::string words(F const& f) {
-  try {
-    f();
-  } catch (mt::error const& e) {
-    return e.what();
-  }
-  return {};
-}
 
 }  // namespace
 

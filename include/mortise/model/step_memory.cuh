@@ -66,9 +66,17 @@ class staged_array {
     std::swap(slots_, other.slots_);
     std::swap(bytes_, other.bytes_);
     std::swap(turn_, other.turn_);
+    retired_.swap(other.retired_);
   }
   MORTISE_COLD void grow(cuda const& device, std::size_t bytes) {
-    release();
+    // Freeing pinned memory waits for all devices of the process, also for one that waits for a rank whose thread is here. So it is kept.
+    for (slot& s : slots_)
+      if (s.pinned != nullptr) {
+        retired_.push_back(s.pinned);
+        s.pinned = nullptr;
+      }
+    if (device_ == device && bytes < 2 * bytes_) bytes = 2 * bytes_;
+    release_slots();
     device_ = device;
     for (slot& s : slots_) {
       s.memory = device.allocate(bytes);
@@ -80,6 +88,11 @@ class staged_array {
     bytes_ = bytes;
   }
   void release() noexcept {
+    release_slots();
+    for (void* const p : retired_) ignore_cuda(cudaFreeHost(p));
+    retired_.clear();
+  }
+  void release_slots() noexcept {
     if (slots_[0].memory != nullptr) {
       ignore_cuda(cudaStreamSynchronize(device_.context().copy_stream()));
       ignore_cuda(cudaStreamSynchronize(device_.context().stream()));
@@ -96,6 +109,7 @@ class staged_array {
 
   cuda device_{};
   slot slots_[2];
+  std::vector<void*> retired_{};  // pinned memory that became too small
   std::size_t bytes_ = 0;
   int turn_ = 0;
 };

@@ -110,6 +110,17 @@ struct sum_of_elements {
   __device__ void operator()(std::uint64_t i) const { y[i] = a[i] + b[i]; }
 };
 
+/// y = a + b on a stream of the current device, n elements.
+template <class T>
+void add_on(cudaStream_t stream, std::size_t n, T const* a, T const* b, T* y) {
+  if (n == 0) return;
+  sum_of_elements<T> f{a, b, y};
+  std::uint64_t count = n;
+  void* arguments[] = {&f, &count};
+  MORTISE_CUDA(cudaLaunchKernel(reinterpret_cast<void const*>(&index_kernel<sum_of_elements<T>>),
+                                dim3{static_cast<unsigned>((n + block_threads - 1) / block_threads)}, dim3{block_threads}, arguments, 0, stream));
+}
+
 /// On CUDA devices ranges are added on a second stream of each device, while the first one goes back through the layers.
 template <class T>
 class range_adder<cuda, T> {
@@ -139,13 +150,17 @@ class range_adder<cuda, T> {
         MORTISE_CUDA(cudaMemcpyPeerAsync(arrived, here.device.ordinal, b, there.device.ordinal, n * sizeof(T), here.stream));
         b = arrived;
       }
-      sum_of_elements<T> f{x.a + first, b, x.y + first};
-      std::uint64_t count = n;
-      void* arguments[] = {&f, &count};
       device_guard const guard{here.device.ordinal};
-      MORTISE_CUDA(cudaLaunchKernel(reinterpret_cast<void const*>(&index_kernel<sum_of_elements<T>>),
-                                    dim3{static_cast<unsigned>((n + block_threads - 1) / block_threads)}, dim3{block_threads}, arguments, 0, here.stream));
+      add_on(here.stream, n, x.a + first, b, x.y + first);
     }
+  }
+  /// `stream`, of the first device, goes on when range r is final and added there.
+  void hold(std::size_t range, cudaStream_t stream) {
+    side& s = *sides_[0];
+    s.final[range]->hold(s.device, stream);
+    if (!used_) return;
+    s.done->record(s.stream);
+    s.done->hold(s.device, stream);
   }
   void end() {
     if (!used_) return;

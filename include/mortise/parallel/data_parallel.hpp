@@ -524,15 +524,19 @@ class data_parallel {
       copy_across(to, net_->device(), to, net_->counters().size(), std::as_const(*net_).counters().data(), counters);
     };
     copy_statistics(net_->device(), copied_buffers_.data(), copied_counters_.data());
+    constexpr bool spreads = requires(std::vector<element*> where) { team_.spread(where, parameter_count); };
+    std::vector<element*> where;
     for (replica& r : replicas_) {
+      if constexpr (spreads) where.push_back(r.net->parameters().data());
       if (!r.own) continue;
       r.own->follow(*net_);
       order_work(net_->device(), r.own->device());
       if constexpr (on_host) r.own->share_parameters(*net_);
-      else bring_parameters(r);
+      else if constexpr (!spreads) bring_parameters(r);
       if constexpr (scales_losses) copy_across(r.own->device(), net_->device(), r.own->device(), 1, net_->loss_scale(), r.own->loss_scale());
       copy_statistics(r.own->device(), r.own->buffers().data(), r.own->counters().data());
     }
+    if constexpr (spreads) team_.spread(where, parameter_count);
   }
 
   void bring_parameters(replica& r) {
@@ -683,7 +687,10 @@ class data_parallel {
   void add_range(D const& worker, std::size_t range) {
     plan_sum();
     adder_.add(worker, range, arrivals_.first(range), arrivals_.size(range), additions_);
-    if constexpr (several_processes) team_.reduce_range(replicas_[0].row, arrivals_.first(range), arrivals_.size(range));
+    if constexpr (several_processes) {
+      if constexpr (!on_host) adder_.hold(range, team_.stream());
+      team_.reduce_range(replicas_[0].row, arrivals_.first(range), arrivals_.size(range));
+    }
   }
 
   /// All additions, once each device has begun its last shard: its own, and then those across devices.

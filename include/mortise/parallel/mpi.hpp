@@ -64,6 +64,7 @@ class distributed<mpi> {
     MPI_Comm local = MPI_COMM_NULL;
     if (MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local) == MPI_SUCCESS && local != MPI_COMM_NULL) {
       MPI_Comm_size(local, &neighbours_);
+      MPI_Comm_rank(local, &local_rank_);
       MPI_Comm_free(&local);
     }
   }
@@ -78,6 +79,8 @@ class distributed<mpi> {
   std::size_t rank() const { return rank_; }
   std::size_t size() const { return size_; }
   distributed_options const& options() const { return options_; }
+  /// Among the processes of this machine: for choosing a CUDA device.
+  int local_rank() const { return local_rank_; }
 
   /// Threads of one process.
   int threads() const {
@@ -227,7 +230,7 @@ class distributed<mpi> {
   MPI_Comm comm_ = MPI_COMM_NULL;
   std::size_t rank_ = 0;
   std::size_t size_ = 1;
-  int neighbours_ = 1;
+  int neighbours_ = 1, local_rank_ = 0;
   bool ours_ = false;
   bool broken_ = false;
 };

@@ -17,12 +17,16 @@
 #include <mortise/train/progress.hpp>
 #include <mortise/train/train_step.hpp>
 
+#include "loop.hpp"
 #include "runs.hpp"
 #include "temporary_folder.hpp"
 
 namespace mt = mortise;
 
 namespace {
+
+using runs::samples;
+using runs::words;
 
 template <class Net, class T = float>
 using model = mt::model<Net, runs::input, mt::host, T>;
@@ -66,11 +70,6 @@ void same_as_the_whole(Loss const& loss, std::vector<Target> const& y, std::size
   CHECK(evaluated == doctest::Approx(expected).epsilon(rounding));
 }
 
-mt::in_memory_dataset<runs::input> samples() {
-  runs::data const d{57, 1};
-  return {d.x, d.y};
-}
-
 /// A run with a loader and a checkpoint: what a program has.
 struct whole_run {
   model<runs::both> net{mt::host{1}, mt::seed{3}};
@@ -84,25 +83,9 @@ struct whole_run {
   auto checkpoint() { return mt::checkpoint{many, opt, loader, progress}; }
   /// Trains until `last` steps are done, in epochs of four.
   void go(std::int64_t last) {
-    while (progress.global_step < last) {
-      for (auto const& batch : loader) {
-        mt::train_step(many, loss, opt, batch);
-        if (++progress.global_step == last) return;
-      }
-      ++progress.epoch;
-    }
+    runs::train_until(last, loader, progress, [&](auto const& batch) { mt::train_step(many, loss, opt, batch); });
   }
 };
-
-template <class F>
-std::string words(F const& f) {
-  try {
-    f();
-  } catch (mt::error const& e) {
-    return e.what();
-  }
-  return {};
-}
 
 }  // namespace
 
