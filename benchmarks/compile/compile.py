@@ -79,7 +79,8 @@ def main():
             ours = [compiler, "-std=c++20", *arguments.flags.split(), f"-I{INCLUDE}"]
             units = [("only <vector> and <string>", ours, empty, ""), ("mortise: only the include", ours, only_include, "3 s"),
                      ("mortise: train LeNet", ours, HERE / "lenet.cpp", "6 s"),
-                     ("mortise: train, save, resume LeNet", ours, HERE / "lenet_checkpoint.cpp", "")]
+                     ("mortise: train, save, resume LeNet", ours, HERE / "lenet_checkpoint.cpp", ""),
+                     ("mortise: train ResNet-18", ours, HERE / "resnet18.cpp", "20 s, 700 MB")]
             if not arguments.no_peers:
                 if Path("/usr/include/dlib/dnn.h").exists():
                     units.append(("dlib: train LeNet", [compiler, "-std=c++17", *arguments.flags.split()], HERE / "lenet_dlib.cpp", ""))

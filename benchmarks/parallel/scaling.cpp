@@ -16,24 +16,13 @@
 #include <mortise/parallel/mpi.hpp>
 #endif
 
+#include "../resnet18.hpp"
+
 namespace mt = mortise;
 
 namespace {
 
 using mlp = mt::sequential<mt::linear<512>, mt::relu, mt::linear<512>, mt::relu, mt::linear<10>>;
-
-#ifdef MORTISE_BENCHMARK_RESNET
-template <std::size_t C, std::size_t Stride>
-using convolution = mt::conv2d<C, 3, Stride, 1, 1, 1, false>;
-template <std::size_t C>
-using block = mt::sequential<mt::residual<mt::sequential<convolution<C, 1>, mt::batch_norm2d, mt::relu, convolution<C, 1>, mt::batch_norm2d>>, mt::relu>;
-template <std::size_t C>
-using wider = mt::sequential<mt::residual<mt::sequential<convolution<C, 2>, mt::batch_norm2d, mt::relu, convolution<C, 1>, mt::batch_norm2d>,
-                                          mt::named<"shortcut", mt::sequential<mt::conv2d<C, 1, 2, 0, 1, 1, false>, mt::batch_norm2d>>>,
-                             mt::relu>;
-using resnet18 = mt::sequential<convolution<64, 1>, mt::batch_norm2d, mt::relu, block<64>, block<64>, wider<128>, block<128>, wider<256>, block<256>,
-                                wider<512>, block<512>, mt::adaptive_avg_pool2d<1>, mt::flatten, mt::linear<10>>;
-#endif
 
 using clock_type = std::chrono::steady_clock;
 
@@ -159,7 +148,7 @@ int main(int argc, char** argv) {
   }
 #ifdef MORTISE_BENCHMARK_RESNET
   {
-    setting<resnet18, mt::extents<3, 32, 32>> s{32};
+    setting<benchmarks::resnet18, mt::extents<3, 32, 32>> s{32};
     std::vector<contender> field{{"host, 1 thread", s.alone(1)},
                                  {"host, 2 threads", s.alone(2)},
                                  {"host_mesh{2} x 1 thread", s.together(mt::host_mesh{2, 1})},

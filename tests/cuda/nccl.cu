@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <thread>
 #include <vector>
@@ -192,6 +193,30 @@ TEST_CASE("a rank that is gone is noticed by the others within the timeout") {
     }
   });
   CHECK(words[0].find("waited 1 s for the others") != std::string::npos);
+}
+
+// The emulator makes one call fail where CUDA_EMU_FAIL says so: on whichever rank comes to it.
+TEST_CASE("a call that fails on one of four ranks ends all of them with an error, within the timeout") {
+  if (std::getenv("CUDA_EMU_FAIL") == nullptr || most_ranks() < 4) return;
+  std::vector<int> steps(4, 0);
+  auto const begin = std::chrono::steady_clock::now();
+  auto const words = as_ranks(4, 2, [&](world_type& world) {
+    net_type net{world.device(), mt::seed{3}};
+    mt::data_parallel many{net, world, mt::shards{4}};
+    mt::optimizer opt{net, mt::adamw{}};
+    for (std::uint32_t step = 0; step < 50; ++step) {
+      mt::train_step(many, mt::cross_entropy_loss{}, opt, data{16, step}.batch());
+      ++steps[world.rank()];
+    }
+  });
+  CHECK(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < 30);
+  int failed = 0;
+  for (std::size_t r = 0; r < 4; ++r) {
+    CHECK(words[r] != "");
+    CHECK(steps[r] < 50);
+    failed += words[r].find(" failed: ") != std::string::npos;
+  }
+  CHECK(failed > 0);
 }
 
 TEST_CASE("ranks find each other through a file") {

@@ -340,6 +340,7 @@ class data_parallel {
       std::vector<std::size_t> first(devices() + 1);
       for (std::size_t d = 0; d <= devices(); ++d) first[d] = d * n / devices();
       team_.gather(data, first);
+      team_.settle();
     }
   }
 
@@ -607,6 +608,7 @@ class data_parallel {
       std::vector<std::size_t> first(devices() + 1);
       for (std::size_t d = 0; d <= devices(); ++d) first[d] = (d == devices() ? whole_ : cut(d).samples(whole_).first) * width;
       team_.gather(output_.data(), first);
+      team_.settle();
     }
   }
 
@@ -819,14 +821,14 @@ class data_parallel {
         std::vector<std::size_t> first(devices() + 1);
         for (std::size_t d = 0; d <= devices(); ++d) first[d] = cut(0).first_shard(d, whole_);
         team_.gather(losses_.data(), first);
-        team_.attempt([&] {
+        if (forward) share_statistics();
+        team_.attempt([&] {  // the last message of a step: who waits for it has waited for all
           if (failure) std::rethrow_exception(failure);
         });
       } else {
         run_training(forward, back);
         end_sum();
       }
-      if (forward) share_statistics();
       sum_losses(shards);
     };
 

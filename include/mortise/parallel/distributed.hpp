@@ -52,7 +52,8 @@ run_identity run_identity_of(std::size_t shards) {
 }
 
 /// Throws usage_error where the processes differ; `all` is in the order of the ranks.
-MORTISE_COLD inline void check_identities(std::vector<run_identity> const& all) {
+template <class = void>
+MORTISE_COLD void check_identities(std::vector<run_identity> const& all) {
   for (std::size_t r = 1; r < all.size(); ++r)
     for (std::size_t i = 0; i < run_identity::count; ++i)
       if (all[r].values[i] != all[0].values[i])
@@ -61,7 +62,8 @@ MORTISE_COLD inline void check_identities(std::vector<run_identity> const& all) 
                           "; all processes must run the same program in the same way (MORTISE_ISA sets the instruction set)");
 }
 
-[[noreturn]] MORTISE_COLD inline void refuse_part(std::size_t rank, sample_range const& given, std::size_t count, sample_range const& wanted) {
+template <class = void>
+[[noreturn]] MORTISE_COLD void refuse_part(std::size_t rank, sample_range const& given, std::size_t count, sample_range const& wanted) {
   throw usage_error("mortise::data_parallel: rank " + std::to_string(rank) + " was given samples " + std::to_string(given.first) + " to " +
                     std::to_string(given.first + count) + " of a batch of " + std::to_string(given.count) + ", but its part is " +
                     std::to_string(wanted.first) + " to " + std::to_string(wanted.first + wanted.count) +
@@ -69,7 +71,8 @@ MORTISE_COLD inline void check_identities(std::vector<run_identity> const& all) 
 }
 
 /// The partial sums that the processes hold when all their shards are done, in the order of the tree; `owner` is the process.
-inline void list_partial_sums(batch_part const& cut, std::size_t batch, std::size_t processes, std::vector<partial_sum<char>>& nodes) {
+template <class = void>
+void list_partial_sums(batch_part const& cut, std::size_t batch, std::size_t processes, std::vector<partial_sum<char>>& nodes) {
   std::size_t const shards = cut.shard_count(batch);
   nodes.clear();
   std::vector<partial_sum<char>> held;

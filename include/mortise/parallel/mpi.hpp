@@ -285,6 +285,9 @@ class mpi_team {
     world_->gather(data, first);
   }
 
+  /// Waits for what was asked of the others; here that has been waited for.
+  void settle() {}
+
   /// Compares what must be equal, and starts all processes from process 0's parameters, buffers and step.
   template <class Model>
   void agree_on(Model& net, std::size_t shards) {

@@ -161,6 +161,7 @@ class distributed<nccl> {
     gather(sizes.data(), each);
     for (std::size_t r = 0; r < size_; ++r) {
       if (sizes[r] == 0) continue;
+      if (sizes[r] < 0 || sizes[r] > 4096) throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " has left");
       std::string words(static_cast<std::size_t>(sizes[r]), ' ');
       if (r == rank_) words = mine.substr(0, words.size());
       broadcast(words.data(), words.size(), r);
@@ -216,11 +217,14 @@ class distributed<nccl> {
   /// Issues what f asks for at once: sends and receives find each other.
   template <class F>
   void group(F const& f) {
+    if (comm_ == nullptr)
+      throw nccl_error("mortise::distributed: rank " + std::to_string(rank_) + " has lost the others; start the run again from its last checkpoint", "",
+                       ncclInvalidUsage);
     detail::device_guard const guard{device_.ordinal};
     check(ncclGroupStart(), "ncclGroupStart");
     try {
       f();
-    } catch (...) {
+    } catch (...) {  // the group ends before the communicator that it mentions
       static_cast<void>(ncclGroupEnd());
       abort();
       throw;
@@ -267,7 +271,7 @@ class distributed<nccl> {
   }
   /// A call inside a group: done when the group is.
   void call(ncclResult_t code, char const* what) {
-    if (code != ncclSuccess && code != ncclInProgress) fail(code, what);
+    if (code != ncclSuccess && code != ncclInProgress) throw error_of(code, what);
   }
   /// Waits until the communicator has taken the call.
   void check(ncclResult_t code, char const* what) {
@@ -278,13 +282,16 @@ class distributed<nccl> {
     }
     if (code != ncclSuccess) fail(code, what);
   }
-  [[noreturn]] MORTISE_COLD void fail(ncclResult_t code, char const* what) {
-    std::string const words = ncclGetErrorString(code);
+  MORTISE_COLD nccl_error error_of(ncclResult_t code, char const* what) const {
     std::string const last = ncclGetLastError(comm_);
+    return {"mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + ": " + what + " failed: " + ncclGetErrorString(code) +
+                (last.empty() ? "" : " (" + last + ")") + "; start the run again from its last checkpoint",
+            what, code};
+  }
+  [[noreturn]] MORTISE_COLD void fail(ncclResult_t code, char const* what) {
+    nccl_error const e = error_of(code, what);
     abort();
-    throw nccl_error("mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + ": " + what + " failed: " + words +
-                         (last.empty() ? "" : " (" + last + ")") + "; start the run again from its last checkpoint",
-                     what, code);
+    throw e;
   }
   void abort() noexcept {
     detail::device_guard const guard{device_.ordinal};
@@ -422,6 +429,9 @@ class nccl_team {
     world_->gather(data, first);
   }
 
+  /// Waits for what was asked of the others, no longer than the timeout: what reads the device next waits without an end.
+  void settle() { world_->wait("sharing what the ranks have"); }
+
   /// Compares what must be equal, and starts all ranks from rank 0's parameters, buffers and step.
   template <class Model>
   void agree_on(Model& net, std::size_t shards) {
@@ -436,6 +446,7 @@ class nccl_team {
     world_->broadcast(&step, 1, 0);
     net.set_training_steps(step);
     broadcast_statistics(net);
+    settle();
   }
   template <class Model>
   void broadcast_statistics(Model& net) {
