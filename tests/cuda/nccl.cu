@@ -64,7 +64,8 @@ std::vector<float> train(Spec&& spec, mt::cuda const& device, how const& h) {
   net_type net{device, mt::seed{3}};
   mt::data_parallel many{net, spec, mt::shards{h.shards}, h.overlap};
   data const samples{57, 1};
-  mt::batch_loader loader{mt::in_memory_dataset<input>{samples.x, samples.y}, {.batch = 16, .shuffle = true, .seed = 2, .part = many.part()}};
+  mt::batch_loader loader{mt::in_memory_dataset<input>{samples.x, samples.y},
+                          {.batch = 16, .shuffle = true, .seed = 2, .part = many.part()}};
   mt::cross_entropy_loss loss;
   if (h.weighted) loss.weight = {0.1, 3, 1, 0.5, 2};
   std::vector<float> r;

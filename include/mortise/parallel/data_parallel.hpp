@@ -430,6 +430,12 @@ class data_parallel {
     std::size_t ranges = 0;                   // how many ranges of those are final
     data_parallel* many = nullptr;
     std::size_t index = 0;
+
+    /// Its gradients are final from element `first` on.
+    static void tell(void* of, std::size_t first) {
+      replica& r = *static_cast<replica*>(of);
+      r.many->arrive(r, first);
+    }
   };
 
   /// Exchanges the model's running statistics with a copy, and back.
@@ -622,7 +628,7 @@ class data_parallel {
       element* const gradient = r.net->gradients().data();
       if (last) {
         join(r, s, [&](element const* a, element const* b, element* sum) { r.additions.push_back({a, b, sum, r.index, r.index}); });
-        if (bucket_ != 0) r.net->watch_gradients({[](void* of, std::size_t first) { static_cast<replica*>(of)->many->arrive(*static_cast<replica*>(of), first); }, &r});
+        if (bucket_ != 0) r.net->watch_gradients({&replica::tell, &r});
       }
       element const* const value = [&] {
         as_part const mode{*r.net};
@@ -675,13 +681,10 @@ class data_parallel {
 
   /// The gradients of replica r are final from element `first` on.
   void arrive(replica& r, std::size_t first) {
+    bool const at_the_end = bucket_ == 0 && !several_processes;  // then all threads add
     for (; r.ranges < arrivals_.count() && arrivals_.first(r.ranges) >= first; ++r.ranges) {
-      if (bucket_ == 0 && !several_processes) {  // when all are done, all threads add
-        adder_.mark(r.index, r.ranges);
-        continue;
-      }
       adder_.mark(r.index, r.ranges);
-      if (arrivals_.arrive(r.ranges)) add_range(r.net->device(), r.ranges);
+      if (!at_the_end && arrivals_.arrive(r.ranges)) add_range(r.net->device(), r.ranges);
     }
     if constexpr (several_processes) team_.progress();
   }

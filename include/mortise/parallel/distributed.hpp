@@ -34,8 +34,8 @@ namespace detail {
 /// What all processes must have in common, in an order that a message can name.
 struct run_identity {
   static constexpr std::size_t count = 6;
-  static constexpr char const* names[count] = {"bytes of an element", "number of parameters", "names and shapes of the network",
-                                               "shards",              "instruction set",      "version of mortise"};
+  static constexpr char const* names[count] = {"bytes of an element", "number of parameters", "names and shapes of the network", "shards",
+                                               "instruction set",     "version of mortise"};
   std::uint64_t values[count];
 };
 
@@ -57,8 +57,8 @@ MORTISE_COLD void check_identities(std::vector<run_identity> const& all) {
   for (std::size_t r = 1; r < all.size(); ++r)
     for (std::size_t i = 0; i < run_identity::count; ++i)
       if (all[r].values[i] != all[0].values[i])
-        throw usage_error("mortise::data_parallel: rank " + std::to_string(r) + " differs from rank 0 in its " + run_identity::names[i] + ": " +
-                          std::to_string(all[r].values[i]) + " against " + std::to_string(all[0].values[i]) +
+        throw usage_error("mortise::data_parallel: rank " + std::to_string(r) + " differs from rank 0 in its " + run_identity::names[i] +
+                          ": " + std::to_string(all[r].values[i]) + " against " + std::to_string(all[0].values[i]) +
                           "; all processes must run the same program in the same way (MORTISE_ISA sets the instruction set)");
 }
 
@@ -91,11 +91,12 @@ void plan_additions(std::vector<partial_sum<char>> const& nodes, std::vector<T*>
   std::vector<partial_sum<T>> row;
   additions.clear();
   for (std::size_t i = 0; i < nodes.size(); ++i)
-    join_partial_sums(row, partial_sum<T>{nodes[i].level, nodes[i].index, where[i], 0}, shards, [&](auto& left, auto const& right, bool root) {
-      T* const sum = root ? result : left.data;
-      additions.push_back({left.data, right.data, sum});
-      left.data = sum;
-    });
+    join_partial_sums(row, partial_sum<T>{nodes[i].level, nodes[i].index, where[i], 0}, shards,
+                      [&](auto& left, auto const& right, bool root) {
+                        T* const sum = root ? result : left.data;
+                        additions.push_back({left.data, right.data, sum});
+                        left.data = sum;
+                      });
 }
 
 }  // namespace detail

@@ -77,8 +77,8 @@ inline ncclUniqueId nccl_id(std::string const& path, std::size_t rank, double ti
     std::ifstream in{path, std::ios::binary};
     if (in.read(id.internal, sizeof id.internal)) return id;
     if (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > timeout)
-      throw distributed_error("mortise::nccl: rank " + std::to_string(rank) + " waited " + std::to_string(static_cast<long>(timeout)) + " s for \"" + path +
-                              "\", which rank 0 writes");
+      throw distributed_error("mortise::nccl: rank " + std::to_string(rank) + " waited " + std::to_string(static_cast<long>(timeout)) +
+                              " s for \"" + path + "\", which rank 0 writes");
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
 }
@@ -92,7 +92,8 @@ class distributed<nccl> {
  public:
   distributed(cuda const& device, ncclUniqueId const& id, std::size_t rank, std::size_t size, distributed_options const& options = {})
       : options_{options}, device_{device}, rank_{rank}, size_{size} {
-    if (rank >= size) throw usage_error("mortise::distributed: rank " + std::to_string(rank) + " of " + std::to_string(size) + "; ranks count from 0");
+    if (rank >= size)
+      throw usage_error("mortise::distributed: rank " + std::to_string(rank) + " of " + std::to_string(size) + "; ranks count from 0");
     detail::device_guard const guard{device.ordinal};
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;  // a rank that never comes must not hold this one for ever
@@ -161,7 +162,8 @@ class distributed<nccl> {
     gather(sizes.data(), each);
     for (std::size_t r = 0; r < size_; ++r) {
       if (sizes[r] == 0) continue;
-      if (sizes[r] < 0 || sizes[r] > 4096) throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " has left");
+      if (sizes[r] < 0 || sizes[r] > 4096)
+        throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " has left");
       std::string words(static_cast<std::size_t>(sizes[r]), ' ');
       if (r == rank_) words = mine.substr(0, words.size());
       broadcast(words.data(), words.size(), r);
@@ -202,7 +204,8 @@ class distributed<nccl> {
     group([&] {
       for (std::size_t r = 0; r < size_; ++r)
         if (first[r + 1] != first[r])
-          call(ncclBroadcast(data + first[r], data + first[r], (first[r + 1] - first[r]) * sizeof(T), ncclUint8, static_cast<int>(r), comm_, stream_),
+          call(ncclBroadcast(data + first[r], data + first[r], (first[r + 1] - first[r]) * sizeof(T), ncclUint8, static_cast<int>(r), comm_,
+                             stream_),
                "ncclBroadcast");
     });
   }
@@ -218,8 +221,9 @@ class distributed<nccl> {
   template <class F>
   void group(F const& f) {
     if (comm_ == nullptr)
-      throw nccl_error("mortise::distributed: rank " + std::to_string(rank_) + " has lost the others; start the run again from its last checkpoint", "",
-                       ncclInvalidUsage);
+      throw nccl_error(
+          "mortise::distributed: rank " + std::to_string(rank_) + " has lost the others; start the run again from its last checkpoint", "",
+          ncclInvalidUsage);
     detail::device_guard const guard{device_.ordinal};
     check(ncclGroupStart(), "ncclGroupStart");
     try {
@@ -284,8 +288,8 @@ class distributed<nccl> {
   }
   MORTISE_COLD nccl_error error_of(ncclResult_t code, char const* what) const {
     std::string const last = ncclGetLastError(comm_);
-    return {"mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + ": " + what + " failed: " + ncclGetErrorString(code) +
-                (last.empty() ? "" : " (" + last + ")") + "; start the run again from its last checkpoint",
+    return {"mortise::distributed: rank " + std::to_string(rank_) + " of " + std::to_string(size_) + ": " + what + " failed: " +
+                ncclGetErrorString(code) + (last.empty() ? "" : " (" + last + ")") + "; start the run again from its last checkpoint",
             what, code};
   }
   [[noreturn]] MORTISE_COLD void fail(ncclResult_t code, char const* what) {
@@ -361,8 +365,8 @@ class nccl_device_team : public device_team<cuda> {
  private:
   static void check(ncclResult_t code, char const* call) {
     if (code == ncclSuccess) return;
-    throw nccl_error(std::string{"mortise::data_parallel: "} + call + " failed: " + ncclGetErrorString(code) + " (" + ncclGetLastError(nullptr) +
-                         "); devices{...} in place of nccl_devices copies from device to device",
+    throw nccl_error(std::string{"mortise::data_parallel: "} + call + " failed: " + ncclGetErrorString(code) + " (" +
+                         ncclGetLastError(nullptr) + "); devices{...} in place of nccl_devices copies from device to device",
                      call, code);
   }
 

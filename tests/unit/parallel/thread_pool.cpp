@@ -14,7 +14,8 @@ using mortise::detail::thread_pool;
 
 template <class F>
 void run(thread_pool& pool, int threads, std::size_t pieces, F const& f) {
-  pool.run(threads, pieces, [](void const* context, std::size_t piece) { (*static_cast<F const*>(context))(piece); }, &f);
+  pool.run(
+      threads, pieces, [](void const* context, std::size_t piece) { (*static_cast<F const*>(context))(piece); }, &f);
 }
 
 /// What a job wrote is seen by its caller without further ado: plain integers, for the thread sanitizer to watch.
