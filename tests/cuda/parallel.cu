@@ -93,7 +93,8 @@ TEST_CASE("gradients summed in pieces while backward goes on have the bits of th
   std::size_t const visible = static_cast<std::size_t>(mt::cuda::device_count());
   auto const at_the_end = train<both>(1, mt::adamw{}, nullptr, {{0}});
   for (std::size_t devices = 1; devices <= 4 && devices <= visible; ++devices)
-    for (std::size_t const bytes : {std::size_t{60}, std::size_t{256}, std::size_t{0}}) CHECK(train<both>(devices, mt::adamw{}, nullptr, {{bytes}}) == at_the_end);
+    for (std::size_t const bytes : {std::size_t{60}, std::size_t{256}, std::size_t{0}})
+      CHECK(train<both>(devices, mt::adamw{}, nullptr, {{bytes}}) == at_the_end);
 }
 
 TEST_CASE("devices that cannot read each other's memory give the same bits") {
@@ -195,8 +196,9 @@ TEST_CASE("mistakes about CUDA devices are answered in words") {
   if (visible < 2) return;
   mt::model<dropping, mt::extents<6>, mt::cuda> net{mt::cuda{0}, mt::seed{3}};
   CHECK(words([&] { mt::data_parallel many(net, mt::devices{mt::cuda{1}, mt::cuda{0}}); }).find("lives on cuda:0") != std::string::npos);
-  CHECK(words([&] { mt::data_parallel many(net, mt::devices{mt::cuda{0}, mt::cuda{1}}, mt::shards{4}, mt::sync_batch_norm{}); }).find("one shard in each") !=
-        std::string::npos);
+  CHECK(words([&] {
+          mt::data_parallel many(net, mt::devices{mt::cuda{0}, mt::cuda{1}}, mt::shards{4}, mt::sync_batch_norm{});
+        }).find("one shard in each") != std::string::npos);
   mt::data_parallel many{net, mt::devices{mt::cuda{0}, mt::cuda{1}}};
   mt::buffer<float, mt::cuda> const x{mt::cuda{0}, 48};
   CHECK(words([&] { many.forward({x.data(), mt::shape{8, 6}}); }).find("host's memory") != std::string::npos);

@@ -55,7 +55,8 @@ result train(Spec& spec, std::size_t shards, bool weighted, Make const& make_opt
     mt::progress progress;
     mt::checkpoint run{many, opt, loader, progress};
     if (stop != 0 && part == 1) mt::load(file, run);
-    runs::train_until(part == 0 ? stop : 11, loader, progress, [&](auto const& batch) { r.losses.push_back(mt::train_step(many, loss, opt, batch)); });
+    runs::train_until(part == 0 ? stop : 11, loader, progress,
+                      [&](auto const& batch) { r.losses.push_back(mt::train_step(many, loss, opt, batch)); });
     if (part == 0) {
       mt::save(file, run);
       continue;

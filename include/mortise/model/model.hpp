@@ -412,7 +412,9 @@ class model {
   /// networks, whose gradients become float at the very end. {}: nobody listens.
   void watch_gradients(gradient_watch const& watch) { watch_ = watch; }
   /// Computes with the parameters of `other`, in its memory, which this model's device can read; `other` must stay where it is.
-  void share_parameters(model const& other) { parameters_ = buffer<element, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size()); }
+  void share_parameters(model const& other) {
+    parameters_ = buffer<element, D>::borrowed(device_, other.parameters_.data(), other.parameters_.size());
+  }
   /// Computes with, and trains, the parameter_count elements at `data`, which `owner` keeps. Views of the parameters that were taken before are
   /// no longer of this model.
   void adopt_parameters(element* data, std::shared_ptr<void const> owner) {
@@ -445,26 +447,18 @@ class model {
   void describe_scaler(Visitor&& visit) {
     mixed_.describe(visit);
   }
-  /// The gradients of one batch come in parts, summed by somebody else, who asks `judge_gradients` afterwards: no part moves the scale.
-  void set_part(bool on)
-    requires mixed
-  {
-    mixed_.of_a_part = on;
-  }
-  /// On the device: for replicas, which scale as the model does.
-  loss_scale_state* loss_scale()
-    requires mixed
-  {
-    mixed_.take_described();
-    return mixed_.state.data();
-  }
-  /// Whether the gradients, as they are now, hold an infinity or NaN; moves the scale as one backward does.
-  void judge_gradients()
-    requires mixed
-  {
-    find_overflow(device_, trainable_count, gradients_.data(), mixed_.state.data());
-    advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
-  }
+    /// The gradients of one batch come in parts, summed by somebody else, who asks `judge_gradients` afterwards: no part moves the scale.
+    void set_part(bool on) requires mixed { mixed_.of_a_part = on; }
+    /// On the device: for replicas, which scale as the model does.
+    loss_scale_state* loss_scale() requires mixed {
+      mixed_.take_described();
+      return mixed_.state.data();
+    }
+    /// Whether the gradients, as they are now, hold an infinity or NaN; moves the scale as one backward does.
+    void judge_gradients() requires mixed {
+      find_overflow(device_, trainable_count, gradients_.data(), mixed_.state.data());
+      advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
+    }
   /// On the device: not 0 when the last gradients hold an infinity or NaN, so that an optimizer must leave everything as it is.
   std::int32_t const* overflow() const
     requires mixed

@@ -118,7 +118,8 @@ void add_on(cudaStream_t stream, std::size_t n, T const* a, T const* b, T* y) {
   std::uint64_t count = n;
   void* arguments[] = {&f, &count};
   MORTISE_CUDA(cudaLaunchKernel(reinterpret_cast<void const*>(&index_kernel<sum_of_elements<T>>),
-                                dim3{static_cast<unsigned>((n + block_threads - 1) / block_threads)}, dim3{block_threads}, arguments, 0, stream));
+                                dim3{static_cast<unsigned>((n + block_threads - 1) / block_threads)}, dim3{block_threads}, arguments, 0,
+                                stream));
 }
 
 /// On CUDA devices ranges are added on a second stream of each device, while the first one goes back through the layers.

@@ -364,12 +364,15 @@ class data_parallel {
 
  private:
   using D = device_type;
-  static constexpr bool scales_losses = requires(Model& m) { m.judge_gradients(); };
+  static constexpr bool scales_losses = requires(Model & m) { m.judge_gradients(); };
   using partial = detail::partial_sum<element>;
   using addition = detail::array_addition<element>;
 
   data_parallel(Model& net, Spec& spec, detail::parallel_settings const& settings)
-      : net_{&net}, team_{make_team(spec, settings)}, shards_{settings.cut.count}, synchronized_{settings.synchronized},
+      : net_{&net},
+        team_{make_team(spec, settings)},
+        shards_{settings.cut.count},
+        synchronized_{settings.synchronized},
         bucket_{settings.overlap.bytes / sizeof(element)} {
     static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
                   "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
@@ -396,8 +399,7 @@ class data_parallel {
     net.set_device(team_.whole());
     if constexpr (several_processes) team_.agree_on(net, shards_);
   }
-  data_parallel(Model& net, Spec const& spec, detail::parallel_settings const& settings)
-    requires(!several_processes)
+  data_parallel(Model& net, Spec const& spec, detail::parallel_settings const& settings) requires(!several_processes)
       : data_parallel{net, const_cast<Spec&>(spec), settings} {}
 
   static team_type make_team(Spec& spec, [[maybe_unused]] detail::parallel_settings const& settings) {
@@ -540,7 +542,8 @@ class data_parallel {
       order_work(net_->device(), r.own->device());
       if constexpr (on_host) r.own->share_parameters(*net_);
       else if constexpr (!spreads) bring_parameters(r);
-      if constexpr (scales_losses) copy_across(r.own->device(), net_->device(), r.own->device(), 1, net_->loss_scale(), r.own->loss_scale());
+      if constexpr (scales_losses)
+        copy_across(r.own->device(), net_->device(), r.own->device(), 1, net_->loss_scale(), r.own->loss_scale());
       copy_statistics(r.own->device(), r.own->buffers().data(), r.own->counters().data());
     }
     if constexpr (spreads) team_.spread(where, parameter_count);
@@ -919,7 +922,7 @@ class data_parallel {
   buffer<std::int64_t, D> copied_counters_;
   element* original_ = nullptr;
   std::vector<partial> row_;
-  std::size_t bucket_;                  // elements; 0: sum when all is done
+  std::size_t bucket_;  // elements; 0: sum when all is done
   detail::range_arrivals arrivals_;
   detail::range_adder<D, element> adder_;
   std::vector<D> devices_;

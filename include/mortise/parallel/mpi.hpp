@@ -348,7 +348,8 @@ class mpi_team {
         T* const data = mine[own++].data + first;
         r.where.push_back(data + r.slice[me]);
         for (std::size_t p = 0; p < size; ++p)
-          if (p != me && r.slice[p + 1] != r.slice[p]) r.requests.push_back(world_->send(data + r.slice[p], r.slice[p + 1] - r.slice[p], p, tag));
+          if (p != me && r.slice[p + 1] != r.slice[p])
+            r.requests.push_back(world_->send(data + r.slice[p], r.slice[p + 1] - r.slice[p], p, tag));
       } else {
         T* const next = reinterpret_cast<T*>(arrived_.data()) + used_;
         r.where.push_back(next);

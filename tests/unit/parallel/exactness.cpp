@@ -106,7 +106,8 @@ TEST_CASE("gradients summed in pieces while backward goes on have the bits of th
   auto const late_and_early = train<runs::dawdling>({1, 1}, 4, mt::adamw{}, false, {0});
   for (std::size_t const bytes : {4u, 60u, 256u, 1u << 20}) {  // one element, pieces that end inside of layers, and all at once
     CAPTURE(bytes);
-    for (std::size_t devices = 1; devices <= 5; ++devices) CHECK(train<runs::both>({devices, 1}, 5, mt::adamw{}, devices % 2 == 0, {bytes}) == at_the_end);
+    for (std::size_t devices = 1; devices <= 5; ++devices)
+      CHECK(train<runs::both>({devices, 1}, 5, mt::adamw{}, devices % 2 == 0, {bytes}) == at_the_end);
     CHECK(train<runs::both>({2, 2}, 5, mt::adamw{}, false, {bytes}) == at_the_end);
     CHECK(train<runs::dawdling>({4, 1}, 4, mt::adamw{}, false, {bytes}) == late_and_early);
   }

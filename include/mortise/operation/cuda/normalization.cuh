@@ -257,7 +257,8 @@ struct joined_moments {
   bool whole_lists;  // one after the other; false: interleaved as the slices of one part are
   moments_list to;
   __device__ device_moments get(std::uint64_t k, std::uint64_t c) const {
-    return whole_lists ? moments_list{lists + k * 3 * channels, channels}.get(c) : moments_list{lists, count * channels}.get(k * channels + c);
+    return whole_lists ? moments_list{lists + k * 3 * channels, channels}.get(c)
+                       : moments_list{lists, count * channels}.get(k * channels + c);
   }
   __device__ void operator()(std::uint64_t c) const {
     device_moments m = get(0, c);
@@ -295,7 +296,8 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
   using A = arithmetic_type<T>;
   using parts_memory = detail::scratch_parts;
   std::size_t const slices = (batch * positions + detail::channel_slice - 1) / detail::channel_slice;
-  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) + 2 * parts_memory::round(channels * sizeof(A)) +
+  parts_memory memory{device, parts_memory::round(slices * channels * sizeof(detail::device_moments)) +
+                                  2 * parts_memory::round(channels * sizeof(A)) +
                                   parts_memory::round(channels * sizeof(detail::device_moments))};
   detail::moments_list const parts{memory.take<double>(3 * slices * channels), slices * channels};
   A* const center = memory.take<A>(channels);
@@ -318,8 +320,8 @@ void batch_norm_forward_training(cuda const& device, std::size_t batch, std::siz
     detail::for_each_index(device, channels, detail::joined_moments{all, device.group->members(), channels, true, found});
   }
   detail::for_each_index(device, channels,
-                         detail::batch_norm_statistics<T>{found, lists, channels, weight, bias, eps, momentum, running_mean, running_var, batches_tracked,
-                                                          mean, rstd, center, scale});
+                         detail::batch_norm_statistics<T>{found, lists, channels, weight, bias, eps, momentum, running_mean, running_var,
+                                                          batches_tracked, mean, rstd, center, scale});
   detail::for_each_index(device, detail::row_groups(batch) * channels * positions,
                          detail::channel_affine<T>{batch, channels, positions, x, center, scale, bias, y});
 }
@@ -357,15 +359,16 @@ void run_batch_norm_backward(cuda const& device, std::size_t batch, std::size_t 
   std::size_t lists = sums ? slices : 0, samples = batch;
   if (device.group != nullptr && rstd != nullptr) [[unlikely]] {
     double* const own = device.group->values(device, 2 * channels);
-    for_each_index(device, channels, part_gradient_sums<T>{parts, slices, channels, rstd, dweight, dbias, reinterpret_cast<gradient_parts*>(own)});
+    for_each_index(device, channels,
+                   part_gradient_sums<T>{parts, slices, channels, rstd, dweight, dbias, reinterpret_cast<gradient_parts*>(own)});
     found = reinterpret_cast<gradient_parts const*>(device.group->exchange(device, 2 * channels));
     lists = device.group->members();
     samples = device.group->samples();
     dweight = dbias = nullptr;  // gradients of parts are summed later
   }
   for_each_index(device, channels,
-                 batch_norm_gradients<T>{found, lists, channels, static_cast<double>(samples * positions), weight, rstd, variance, eps, dweight,
-                                         dbias, scale, slope, shift});
+                 batch_norm_gradients<T>{found, lists, channels, static_cast<double>(samples * positions), weight, rstd, variance, eps,
+                                         dweight, dbias, scale, slope, shift});
   if (dx != nullptr)
     for_each_index(device, row_groups(batch) * channels * positions,
                    channel_gradient<T, Mean>{batch, channels, positions, rstd == nullptr ? nullptr : x, dy, mean, scale, slope, shift, dx});
