@@ -447,18 +447,26 @@ class model {
   void describe_scaler(Visitor&& visit) {
     mixed_.describe(visit);
   }
-    /// The gradients of one batch come in parts, summed by somebody else, who asks `judge_gradients` afterwards: no part moves the scale.
-    void set_part(bool on) requires mixed { mixed_.of_a_part = on; }
-    /// On the device: for replicas, which scale as the model does.
-    loss_scale_state* loss_scale() requires mixed {
-      mixed_.take_described();
-      return mixed_.state.data();
-    }
-    /// Whether the gradients, as they are now, hold an infinity or NaN; moves the scale as one backward does.
-    void judge_gradients() requires mixed {
-      find_overflow(device_, trainable_count, gradients_.data(), mixed_.state.data());
-      advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
-    }
+  /// The gradients of one batch come in parts, summed by somebody else, who asks `judge_gradients` afterwards: no part moves the scale.
+  void set_part(bool on)
+    requires mixed
+  {
+    mixed_.of_a_part = on;
+  }
+  /// On the device: for replicas, which scale as the model does.
+  loss_scale_state* loss_scale()
+    requires mixed
+  {
+    mixed_.take_described();
+    return mixed_.state.data();
+  }
+  /// Whether the gradients, as they are now, hold an infinity or NaN; moves the scale as one backward does.
+  void judge_gradients()
+    requires mixed
+  {
+    find_overflow(device_, trainable_count, gradients_.data(), mixed_.state.data());
+    advance_loss_scale(device_, mixed_.settings.on_device(), mixed_.state.data());
+  }
   /// On the device: not 0 when the last gradients hold an infinity or NaN, so that an optimizer must leave everything as it is.
   std::int32_t const* overflow() const
     requires mixed

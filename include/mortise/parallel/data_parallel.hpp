@@ -364,15 +364,12 @@ class data_parallel {
 
  private:
   using D = device_type;
-  static constexpr bool scales_losses = requires(Model & m) { m.judge_gradients(); };
+  static constexpr bool scales_losses = requires(Model& m) { m.judge_gradients(); };
   using partial = detail::partial_sum<element>;
   using addition = detail::array_addition<element>;
 
   data_parallel(Model& net, Spec& spec, detail::parallel_settings const& settings)
-      : net_{&net},
-        team_{make_team(spec, settings)},
-        shards_{settings.cut.count},
-        synchronized_{settings.synchronized},
+      : net_{&net}, team_{make_team(spec, settings)}, shards_{settings.cut.count}, synchronized_{settings.synchronized},
         bucket_{settings.overlap.bytes / sizeof(element)} {
     static_assert(std::is_same_v<typename D::space, typename decltype(team_.device(0))::space>,
                   "mortise::data_parallel: the model lives on another kind of device than those that are to train it; move it first: "
@@ -399,7 +396,8 @@ class data_parallel {
     net.set_device(team_.whole());
     if constexpr (several_processes) team_.agree_on(net, shards_);
   }
-  data_parallel(Model& net, Spec const& spec, detail::parallel_settings const& settings) requires(!several_processes)
+  data_parallel(Model& net, Spec const& spec, detail::parallel_settings const& settings)
+    requires(!several_processes)
       : data_parallel{net, const_cast<Spec&>(spec), settings} {}
 
   static team_type make_team(Spec& spec, [[maybe_unused]] detail::parallel_settings const& settings) {
