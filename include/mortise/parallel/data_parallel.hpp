@@ -415,7 +415,8 @@ class data_parallel {
   /// A device of this process, as its replica knows it.
   D replica_device(std::size_t d) {
     D device = team_.device(d);
-    if (group_) device.group = &group_->member(d);
+    if constexpr (requires { device.group; })
+      if (group_) device.group = &group_->member(d);
     if constexpr (several_processes)
       if (synchronized_) device.group = &team_.batch_norm_end();
     return device;
