@@ -128,10 +128,10 @@ TEST_CASE("the file is the same, whoever wrote it") {
   CHECK(bytes(zero) == bytes(one));
 }
 
-TEST_CASE("batch norms synchronised over processes have the bits of those in one") {
+TEST_CASE("batch norms synchronised over processes have the bits of those in one, also while gradients are on their way") {
   auto const train_synchronized = [](auto& spec) {
     net_type net{mt::host{1}, mt::seed{3}};
-    mt::data_parallel many{net, spec, mt::shards{world->size()}, mt::sync_batch_norm{}};
+    mt::data_parallel many{net, spec, mt::shards{world->size()}, mt::sync_batch_norm{}, mt::buckets{64}};
     mt::optimizer opt{net, mt::adamw{}};
     for (std::uint32_t step = 0; step < 5; ++step) mt::train_step(many, mt::cross_entropy_loss{}, opt, runs::data{17, step}.batch());
     auto all = net.parameters().to_vector();

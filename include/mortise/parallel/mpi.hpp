@@ -53,8 +53,10 @@ class distributed<mpi> {
         throw distributed_error("mortise::distributed: MPI could not be initialised; start the program with mpirun -n N");
       ours_ = true;
     }
-    MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
-    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    for (MPI_Comm* const c : {&comm_, &side_}) {
+      MPI_Comm_dup(MPI_COMM_WORLD, c);
+      MPI_Comm_set_errhandler(*c, MPI_ERRORS_RETURN);
+    }
     int rank = 0, size = 1;
     MPI_Comm_rank(comm_, &rank);
     MPI_Comm_size(comm_, &size);
@@ -70,6 +72,7 @@ class distributed<mpi> {
   }
   ~distributed() {
     if (broken_ || std::uncaught_exceptions() > 0) return;  // mpirun sees a process that ends without MPI_Finalize, and stops all
+    MPI_Comm_free(&side_);
     MPI_Comm_free(&comm_);
     if (ours_) MPI_Finalize();
   }
@@ -135,22 +138,14 @@ class distributed<mpi> {
   template <class T>
   void gather(T* data, std::vector<std::size_t> const& first) {
     std::vector<int> numbers;
-    MPI_Request request = start_gather(data, first, numbers);
+    MPI_Request request = start_gather(comm_, data, first, numbers);
     wait(&request, 1, "gathering what the processes have");
   }
-  /// The same; all have all when the request is done. Until then `numbers` belongs to MPI.
+  /// The same beside what else is sent: all have all when the request is done. Until then `numbers` belongs to MPI. All processes start these in
+  /// the same order, but when is each one's own business.
   template <class T>
   MPI_Request start_gather(T* data, std::vector<std::size_t> const& first, std::vector<int>& numbers) {
-    numbers.resize(2 * size_);
-    int* const counts = numbers.data();
-    int* const offsets = counts + size_;
-    for (std::size_t r = 0; r < size_; ++r) {
-      offsets[r] = element_number(first[r]);
-      counts[r] = element_number(first[r + 1] - first[r]);
-    }
-    MPI_Request request{};
-    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, counts, offsets, type_of<T>(), comm_, &request), "gathering");
-    return request;
+    return start_gather(side_, data, first, numbers);
   }
   template <class T>
   void broadcast(T* data, std::size_t n, std::size_t from) {
@@ -162,13 +157,13 @@ class distributed<mpi> {
   template <class T>
   MPI_Request send(T const* data, std::size_t n, std::size_t to, int tag) {
     MPI_Request request{};
-    check(MPI_Isend(data, element_number(n), type_of<T>(), static_cast<int>(to), tag, comm_, &request), "sending");
+    check(MPI_Isend(data, element_number(n), type_of<T>(), static_cast<int>(to), tag, side_, &request), "sending");
     return request;
   }
   template <class T>
   MPI_Request receive(T* data, std::size_t n, std::size_t from, int tag) {
     MPI_Request request{};
-    check(MPI_Irecv(data, element_number(n), type_of<T>(), static_cast<int>(from), tag, comm_, &request), "receiving");
+    check(MPI_Irecv(data, element_number(n), type_of<T>(), static_cast<int>(from), tag, side_, &request), "receiving");
     return request;
   }
 
@@ -211,6 +206,19 @@ class distributed<mpi> {
   }
 
  private:
+  template <class T>
+  MPI_Request start_gather(MPI_Comm comm, T* data, std::vector<std::size_t> const& first, std::vector<int>& numbers) {
+    numbers.resize(2 * size_);
+    int* const counts = numbers.data();
+    int* const offsets = counts + size_;
+    for (std::size_t r = 0; r < size_; ++r) {
+      offsets[r] = element_number(first[r]);
+      counts[r] = element_number(first[r + 1] - first[r]);
+    }
+    MPI_Request request{};
+    check(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, counts, offsets, type_of<T>(), comm, &request), "gathering");
+    return request;
+  }
   static int element_number(std::size_t n) {
     if (n > static_cast<std::size_t>(INT_MAX))
       throw usage_error("mortise::distributed: a message of " + std::to_string(n) + " elements; MPI counts to " + std::to_string(INT_MAX));
@@ -228,6 +236,7 @@ class distributed<mpi> {
 
   distributed_options options_;
   MPI_Comm comm_ = MPI_COMM_NULL;
+  MPI_Comm side_ = MPI_COMM_NULL;  // of what goes on beside the steps of the program: gradients on their way
   std::size_t rank_ = 0;
   std::size_t size_ = 1;
   int neighbours_ = 1, local_rank_ = 0;
