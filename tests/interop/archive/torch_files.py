@@ -48,7 +48,58 @@ def compare(a, b, where):
         assert a == b, (where, a, b)
 
 
-checked = with_weights_only = 0
+def odd_objects():
+    """What torch.save can be given, beyond the state_dict of a usual model."""
+    base = torch.arange(24, dtype=torch.float32)
+    grid = base.reshape(2, 3, 4)
+    nested = collections.OrderedDict(a=collections.OrderedDict(b=collections.OrderedDict(c=torch.ones(2))))
+    nested._metadata = collections.OrderedDict([("", {"version": 1}), ("a", {"version": 2})])
+    yield "views", {"whole": base, "transposed": grid.permute(2, 0, 1), "step": base[1::5], "expanded": base[3:4].expand(5, 2, 1), "window": base.unfold(0, 6, 3),
+                    "scalar view": base[7], "empty view": base[4:4], "last": base[23:], "matrix": base.reshape(4, 6)[1:3, 2:5]}
+    yield "ranks", {"scalar": torch.tensor(2.5), "none": torch.zeros(0), "none of many": torch.zeros(2, 0, 3), "eight": torch.ones(1, 2, 1, 2, 1, 2, 1, 2)}
+    yield "types", {str(t): torch.tensor([1, 0, 1]).to(t) for t in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16,
+                                                                   torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128)}
+    newer = [getattr(torch, name) for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2") if hasattr(torch, name)]
+    yield "newer types", {str(t): torch.tensor([1, 0, 1]).to(t) for t in newer}
+    yield "special numbers", {"tensor": torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-45]), "nan": float("nan"), "inf": float("inf"),
+                              "least": 5e-324, "zero": -0.0, "ints": [0, -1, 255, 256, 65535, 65536, -2**31, 2**31, 2**62, -2**63, 2**63 - 1]}
+    yield "keys", {"": torch.ones(1), "ключ": 1, "鍵" * 70: 2, "k" * 70000: 3, "a.b.c": torch.ones(2), "a": {"b.c": 4}, "new\nline": 5, -1: 6, 0: 7, 2**40: 8, "0": 9}
+    yield "containers", {"tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)], "lists": [[], [[]], [1, [2, [3, [4]]]]], "dicts": {"e": {}, "d": {"d": {"d": None}}},
+                         "bools": [True, False, None], "bytes": b"\x00\xff", "none": b"", "array": bytearray(b"ab"), "set": {3}, "frozen": frozenset((4,)),
+                         "complex": 1 + 2j, "size": torch.Size((2, 3)), "counter": collections.Counter({1: 2, 5: 1}), "many": list(range(2500))}
+    yield "named by type", {"dtype": torch.float32, "device": torch.device("cuda", 1), "layout": torch.strided}
+    yield "parameters", {"p": torch.nn.Parameter(torch.ones(3)), "frozen": torch.nn.Parameter(torch.ones(2), requires_grad=False), "buffer": torch.ones(1, requires_grad=True)}
+    yield "shared", [base, base, {"again": base, "part": base[5:9]}]
+    yield "nested state_dict", nested
+    yield "a default dict's content", dict(collections.defaultdict(dict, {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}))
+    yield "a history", {"losses": [1.0 / (i + 1) for i in range(10000)], "w": torch.ones(2)}
+    yield "one tensor", torch.ones(2, 2)
+    yield "a list of tensors", [torch.ones(1), torch.zeros(2)]
+    if hasattr(torch.Tensor, "untyped_storage") or version >= (2, 0):
+        p = torch.nn.Parameter(torch.ones(2))
+        p.note = "kept by torch with the parameter"
+        yield "a parameter with attributes", {"p": p}
+
+
+def refused_objects():
+    yield "sparse", {"s": torch.eye(3).to_sparse()}, ["sparse"]
+    yield "quantized", {"q": torch.quantize_per_tensor(torch.ones(2), 0.5, 0, torch.qint8)}, ["quantized"]
+    yield "a module", torch.nn.Sequential(torch.nn.Linear(2, 1)), ["Sequential", "state_dict()"]
+    yield "a module in a dict", {"epoch": 1, "net": torch.nn.Linear(2, 1)}, ["torch.nn.modules.linear.Linear", "state_dict()"]
+    yield "meta", {"m": torch.ones(2, device="meta")}, ["meta"]
+    if version >= (2, 0):  # 1.13 forgets the flag
+        yield "conjugate", {"c": torch.ones(2, dtype=torch.complex64).conj()}, ["conj"]
+    try:
+        import argparse
+        import numpy
+
+        yield "numpy", {"loss": numpy.float64(0.5), "w": torch.ones(1)}, ["numpy", "scalar"]
+        yield "arguments", {"args": argparse.Namespace(lr=1)}, ["argparse.Namespace"]
+    except ImportError:
+        pass
+
+
+checked = with_weights_only = odd = 0
 with tempfile.TemporaryDirectory() as folder:
     out, again = os.path.join(folder, "out.pt"), os.path.join(folder, "again.pt")
     for sub in ("zip", "legacy", "examples"):
@@ -72,5 +123,28 @@ with tempfile.TemporaryDirectory() as folder:
             except Exception as e:
                 # 1.13's own limits: no float, no bytes.
                 assert version < (2, 0) or isinstance(e, AssertionError) is False and "encode" in str(e), (name, e)
+    for name, thing in odd_objects():
+        for how in ({}, {"pickle_protocol": 3}, {"pickle_protocol": 4}, {"pickle_protocol": 5}, {"_use_new_zipfile_serialization": False}):
+            path = os.path.join(folder, "odd.pt")
+            torch.save(thing, path, **how)
+            try:
+                theirs = load(path)
+            except AttributeError:
+                assert name == "newer types" and how, name
+                continue  # torch itself reads them in the zip container only
+            done = subprocess.run([tool, "convert", path, out], stderr=subprocess.PIPE, universal_newlines=True)
+            assert done.returncode == 0, (name, how, done.stderr)
+            compare(theirs, load(out), name)
+            odd += 1
+    for name, thing, words in refused_objects():
+        for how in ({}, {"_use_new_zipfile_serialization": False}):
+            path = os.path.join(folder, "refused.pt")
+            try:
+                torch.save(thing, path, **how)
+            except Exception:
+                continue  # the old container cannot hold it
+            done = subprocess.run([tool, "convert", path, out], stderr=subprocess.PIPE, universal_newlines=True)
+            assert done.returncode == 1 and all(w in done.stderr for w in words), (name, how, done.stderr)
+print("torch %s wrote %d unusual files that are read alike" % (torch.__version__, odd))
 print("torch %s reads %d files that were written anew, %d with weights_only" % (torch.__version__, checked, with_weights_only))
 assert checked >= 25 and with_weights_only >= 10
