@@ -78,7 +78,7 @@ using float_model = mortise::model<typename Case::module, typename Case::input, 
 TEST_CASE_TEMPLATE_DEFINE("backward agrees with central differences, also inside a frozen part", Case, module_gradient) {
   mortise::testing::compare_gradient_options options;
   options.indices = Case::indices;
-  if constexpr (requires { Case::every; }) options.every = Case::every;
+  if constexpr (requires { Case::every(); }) options.every = Case::every();
   for (std::size_t const batch : {std::size_t{1}, std::size_t{4}}) {
     auto const r = mortise::testing::compare_gradient<typename Case::module, typename Case::input>(Case::on(1), 7, batch, options);
     INFO("batch ", batch, ": largest relative difference ", r.worst, " at ", r.where, ", backward ", r.backward, ", differences ", r.difference);

@@ -48,21 +48,21 @@ if programs:
     first, last = "cuda:0", f"cuda:{devices - 1}"
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "run.safetensors")
-        job = ("--epochs", "3", "--optimizer", "adam")
+        job = ("--epochs", "2", "--optimizer", "adam")  # of 23 steps each
         digest, accuracy = run(cuda, *job, "--device", first)
         digest_on_host, accuracy_on_host = run(host, *job)
         # 360 test samples: runs that differ in rounding only may disagree on a few of them.
-        expect(f"accuracy after three epochs is the host's: {accuracy} and {accuracy_on_host}", abs(accuracy - accuracy_on_host) <= 0.03)
-        for stop in ("1", "45", "67"):
+        expect(f"accuracy after two epochs is the host's: {accuracy} and {accuracy_on_host}", abs(accuracy - accuracy_on_host) <= 0.03)
+        for stop in ("1", "30", "45"):
             run(cuda, *job, "--device", first, "--checkpoint", file, "--stop-at-step", stop)
             again, _ = run(cuda, *job, "--device", last, "--checkpoint", file, "--resume")
             expect(f"stopped at step {stop} on {first} and resumed on {last}: the same bits", again == digest)
             os.unlink(file)
-        run(cuda, *job, "--device", last, "--checkpoint", file, "--stop-at-step", "50")
+        run(cuda, *job, "--device", last, "--checkpoint", file, "--stop-at-step", "30")
         _, moved = run(host, *job, "--checkpoint", file, "--resume")
         expect(f"a run of the device goes on on the host: {moved}", abs(moved - accuracy_on_host) <= 0.03)
         os.unlink(file)
-        run(host, *job, "--checkpoint", file, "--stop-at-step", "50")
+        run(host, *job, "--checkpoint", file, "--stop-at-step", "30")
         _, moved = run(cuda, *job, "--device", first, "--checkpoint", file, "--resume")
         expect(f"and the other way round: {moved}", abs(moved - accuracy_on_host) <= 0.03)
         if devices > 1:

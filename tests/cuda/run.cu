@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -166,8 +167,11 @@ TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph
   b.step_memory().graphs = false;
   float const first = train(a, opt_a, 0, 1);
   train(b, opt_b, 0, 1);
-  float const last = train(a, opt_a, 1, 30), last_b = train(b, opt_b, 1, 30);
-  CHECK(last < 0.7f * first);
+  // Where an emulator runs lanes in an unusual order, a step takes thirty times as long, and a few show what order could change.
+  bool const in_order = std::getenv("CUDA_EMU_SCHED") == nullptr;
+  std::uint32_t const steps = in_order ? 30 : 5;
+  float const last = train(a, opt_a, 1, steps), last_b = train(b, opt_b, 1, steps);
+  if (in_order) CHECK(last < 0.7f * first);
   CHECK(last == last_b);
   CHECK(parameters(a) == parameters(b));
 
@@ -177,8 +181,8 @@ TEST_CASE_TEMPLATE("a network that computes in 16 bits learns, graph or no graph
   mt::optimizer opt_c{c, mt::adamw{.lr = 1e-3f}};
   mt::checkpoint run_c{c, opt_c};
   mt::load(f.path, run_c);
-  train(a, opt_a, 30, 33);
-  train(c, opt_c, 30, 33);
+  train(a, opt_a, steps, steps + 3);
+  train(c, opt_c, steps, steps + 3);
   CHECK(parameters(a) == parameters(c));
   if constexpr (std::is_same_v<typename Case::element, mt::f16>) CHECK(a.scaler() == c.scaler());
 
