@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <mortise/archive/json.hpp>
@@ -268,4 +269,24 @@ TEST_CASE("every bad file of the corpus is refused, and the message says why and
     if (entry.contains("message_should_mention")) CHECK(reason.find(text_of(entry, "message_should_mention")) != std::string::npos);
   }
   CHECK(checked > 0);
+}
+
+TEST_CASE("a pickled module is refused with its class and the advice to save its state_dict") {
+  std::pair<char const*, char const*> const modules[] = {{"/zip/whole_module.pt", "\"torch.nn.modules.container.Sequential\""},
+                                                        {"/legacy/whole_module.pth", "\"torch.nn.modules.container.Sequential\""},
+                                                        {"/zip/custom_module.pt", "\"__main__.LeNetish\""},
+                                                        {"/zip/module_inside_checkpoint.pt", "\"torch.nn.modules.linear.Linear\""},
+                                                        {"/zip/torchscript.pt", "TorchScript module"}};
+  for (auto const& [file, name] : modules) {
+    CAPTURE(file);
+    std::string reason;
+    try {
+      mt::open_archive(corpus + file);
+    } catch (mt::archive_error const& e) {
+      reason = e.what();
+    }
+    CAPTURE(reason);
+    CHECK(reason.find(name) != std::string::npos);
+    CHECK(reason.find("save its state_dict()") != std::string::npos);
+  }
 }
