@@ -197,10 +197,10 @@ TEST_CASE("a file of floats loads into a model of doubles") {
 
 TEST_CASE("a schedule that was made with other settings than the file's is refused, with both") {
   temporary_folder const folder;
-  using net_type = mt::model<mt::sequential<mt::linear<2>>, mt::extents<2>>;
+  using one_layer = mt::model<mt::sequential<mt::linear<2>>, mt::extents<2>>;
   auto const save_and_load = [&](auto const& saved, auto const& loaded, char const* extension) {
     std::string const path = folder.file(std::string{"run"} + extension);
-    net_type net{mt::host{1}};
+    one_layer net{mt::host{1}};
     mt::optimizer opt{net, mt::sgd{.lr = 0.5}};
     {
       mt::scheduler schedule{opt, saved};
