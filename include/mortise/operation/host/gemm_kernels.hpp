@@ -98,6 +98,8 @@ struct tile_kernel {
       typename vec::reg b[Vectors];
       MORTISE_UNROLL(4)
       for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W).v;
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) keep_in_register(b[v]);
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
         vec const a{p[i][at]};
@@ -210,6 +212,8 @@ struct strip_tile_kernel {
     typename vec::reg b[Vectors];
     MORTISE_UNROLL(4)
     for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W).v;
+    MORTISE_UNROLL(4)
+    for (int v = 0; v < Vectors; ++v) keep_in_register(b[v]);
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows; ++i) {
       vec const a{p[i]};
