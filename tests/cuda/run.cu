@@ -136,6 +136,22 @@ TEST_CASE("a checkpoint of a device loads on the host, and the other way round, 
   }
 }
 
+TEST_CASE("a mapped file goes straight to a device, and is never adopted there") {
+  file const f{"d.safetensors"};
+  mt::model<network, input> host{mt::host{1}, mt::seed{9}};
+  mt::save(f.path, host, {.mappable = true});
+  mt::model<network, input, mt::cuda> device{mt::cuda{0}, mt::seed{3}};
+  REQUIRE(parameters(device) != parameters(host));
+  mt::load(mt::map_file(f.path), device);
+  CHECK(parameters(device) == parameters(host));
+
+  mt::model<network, input, mt::cuda> other{mt::cuda{0}, mt::seed{4}};
+  auto const report = mt::load(mt::map_file(f.path), other, {.adopt = true});
+  CHECK(!report.adopted);
+  CHECK(!report.not_adopted.empty());
+  CHECK(parameters(other) == parameters(host));
+}
+
 // Eight layers, each of which rounds its inputs, weights and outputs to 11 bits (f16) or 8 (bf16); norms in between keep errors from growing
 // by more than a factor of two a layer.
 TEST_CASE_TEMPLATE("a network that computes in 16 bits agrees with one in float within its rounding", Case,
