@@ -2,6 +2,7 @@
 //
 //   MORTISE_MACHINE="no driver"               no NVIDIA driver
 //   MORTISE_MACHINE="old driver"              a driver of CUDA 11.8
+//   MORTISE_MACHINE="no algorithm"            a cuBLASLt that offers none for any product
 //   MORTISE_FAIL_CALL=cudaGraphLaunch:3       the third call of that function fails
 //
 // Needs no header of CUDA: pointers are pointers, enumerations are int.
@@ -65,9 +66,15 @@ CALL(unknown, cudaStreamCreateWithFlags, (void** stream, unsigned flags), stream
 CALL(unknown, cudaPointerGetAttributes, (void* attributes, void const* pointer), attributes, pointer)
 CALL(unknown, cudaMemPoolCreate, (void** pool, void const* properties), pool, properties)
 CALL(cublas_internal_error, cublasCreate_v2, (void** handle), handle)
-CALL(cublas_internal_error, cublasLtMatmulAlgoGetHeuristic,
-     (void* handle, void* product, void* a, void* b, void* c, void* d, void* wanted, int most, void* results, int* found), handle, product, a, b, c, d, wanted,
-     most, results, found)
+extern "C" int cublasLtMatmulAlgoGetHeuristic(void* handle, void* product, void* a, void* b, void* c, void* d, void* wanted, int most, void* results,
+                                              int* found) {
+  static auto* const behind = next(&cublasLtMatmulAlgoGetHeuristic, "cublasLtMatmulAlgoGetHeuristic");
+  if (machine_is("no algorithm")) {
+    *found = 0;
+    return success;
+  }
+  return fails("cublasLtMatmulAlgoGetHeuristic") ? cublas_internal_error : behind(handle, product, a, b, c, d, wanted, most, results, found);
+}
 CALL(cublas_internal_error, cublasLtMatmul,
      (void* handle, void* product, void const* alpha, void const* a, void* a_layout, void const* b, void* b_layout, void const* beta, void const* c,
       void* c_layout, void* d, void* d_layout, void const* algorithm, void* workspace, std::size_t bytes, void* stream),
