@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,35 @@ template <class = void>
                     std::to_string(given.first + count) + " of a batch of " + std::to_string(given.count) + ", but its part is " +
                     std::to_string(wanted.first) + " to " + std::to_string(wanted.first + wanted.count) +
                     "; give the loader this run's part: {.part = many.part()}");
+}
+
+/// Every rank says whether it failed. Where any did, all throw: `failure` on that rank, distributed_error with its words on the others.
+template <class Processes>
+MORTISE_COLD void share_failure(Processes& processes, std::exception_ptr const& failure) {
+  constexpr std::size_t most = 4096;
+  std::size_t const size = processes.size(), rank = processes.rank();
+  std::string words;
+  if (failure) try {
+      std::rethrow_exception(failure);
+    } catch (std::exception const& e) {
+      words = e.what();
+      if (words.empty()) words = "an error without words";
+      if (words.size() > most) words.resize(most);
+    }
+  std::vector<std::int64_t> lengths(size);
+  lengths[rank] = static_cast<std::int64_t>(words.size());
+  std::vector<std::size_t> one_each(size + 1);
+  for (std::size_t r = 0; r <= size; ++r) one_each[r] = r;
+  processes.gather(lengths.data(), one_each);
+  for (std::size_t r = 0; r < size; ++r) {
+    if (lengths[r] == 0) continue;
+    if (lengths[r] < 0 || lengths[r] > static_cast<std::int64_t>(most))
+      throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size) + " has left");
+    if (r != rank) words.assign(static_cast<std::size_t>(lengths[r]), ' ');
+    processes.broadcast(words.data(), words.size(), r);
+    if (failure) std::rethrow_exception(failure);
+    throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size) + " failed: " + words);
+  }
 }
 
 /// The partial sums that the processes hold when all their shards are done, in the order of the tree; `owner` is the process.

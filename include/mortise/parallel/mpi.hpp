@@ -110,28 +110,13 @@ class distributed<mpi> {
   /// Runs f on every process. Where it throws on any, it throws on all: its own error there, distributed_error elsewhere.
   template <class F>
   void attempt(F const& f) {
-    std::string mine;
     std::exception_ptr failure;
     try {
       f();
-    } catch (std::exception const& e) {
+    } catch (std::exception const&) {
       failure = std::current_exception();
-      mine = e.what();
-      if (mine.empty()) mine = "an error without words";
     }
-    std::vector<int> sizes(size_);
-    sizes[rank_] = mine.size() < 4096 ? static_cast<int>(mine.size()) : 4096;
-    std::vector<std::size_t> each(size_ + 1);
-    for (std::size_t r = 0; r <= size_; ++r) each[r] = r;
-    gather(sizes.data(), each);
-    for (std::size_t r = 0; r < size_; ++r) {
-      if (sizes[r] == 0) continue;
-      std::string words(static_cast<std::size_t>(sizes[r]), ' ');
-      if (r == rank_) words = mine.substr(0, words.size());
-      broadcast(words.data(), words.size(), r);
-      if (failure) std::rethrow_exception(failure);
-      throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " failed: " + words);
-    }
+    detail::share_failure(*this, failure);
   }
 
   /// Rank r has elements [first[r], first[r + 1]) of `data`; afterwards all have all.

@@ -144,32 +144,15 @@ class distributed<nccl> {
   /// distributed_error elsewhere.
   template <class F>
   void attempt(F const& f) {
-    std::string mine;
     std::exception_ptr failure;
     try {
       f();
-    } catch (distributed_error const&) {
+    } catch (distributed_error const&) {  // the others are out of reach
       throw;
-    } catch (std::exception const& e) {
+    } catch (std::exception const&) {
       failure = std::current_exception();
-      mine = e.what();
-      if (mine.empty()) mine = "an error without words";
     }
-    std::vector<std::int64_t> sizes(size_);
-    sizes[rank_] = mine.size() < 4096 ? static_cast<std::int64_t>(mine.size()) : 4096;
-    std::vector<std::size_t> each(size_ + 1);
-    for (std::size_t r = 0; r <= size_; ++r) each[r] = r;
-    gather(sizes.data(), each);
-    for (std::size_t r = 0; r < size_; ++r) {
-      if (sizes[r] == 0) continue;
-      if (sizes[r] < 0 || sizes[r] > 4096)
-        throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " has left");
-      std::string words(static_cast<std::size_t>(sizes[r]), ' ');
-      if (r == rank_) words = mine.substr(0, words.size());
-      broadcast(words.data(), words.size(), r);
-      if (failure) std::rethrow_exception(failure);
-      throw distributed_error("mortise::distributed: rank " + std::to_string(r) + " of " + std::to_string(size_) + " failed: " + words);
-    }
+    detail::share_failure(*this, failure);
   }
 
   /// Rank r has elements [first[r], first[r + 1]) of `data`; afterwards all have all. Device memory: in the order of the device's stream; memory

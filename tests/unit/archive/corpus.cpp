@@ -277,7 +277,8 @@ TEST_CASE("a pickled module is refused with its class and the advice to save its
                                                         {"/zip/custom_module.pt", "\"__main__.LeNetish\""},
                                                         {"/zip/module_inside_checkpoint.pt", "\"torch.nn.modules.linear.Linear\""},
                                                         {"/zip/torchscript.pt", "TorchScript module"}};
-  for (auto const& [file, name] : modules) {
+  for (auto const& module : modules) {
+    char const *const file = module.first, *const name = module.second;  // clang 14 captures no structured bindings
     CAPTURE(file);
     std::string reason;
     try {
