@@ -37,7 +37,9 @@ ssize_t read_at(int file, void* to, std::size_t n, off_t offset) {
 
 // In the place of the C library's, for all of this program.
 extern "C" ssize_t pread(int file, void* to, std::size_t n, off_t offset) { return read_at(file, to, n, offset); }
+#if !defined(__USE_FILE_OFFSET64)  // there pread is another name of pread64
 extern "C" ssize_t pread64(int file, void* to, std::size_t n, off_t offset) { return read_at(file, to, n, offset); }
+#endif
 
 namespace {
 
