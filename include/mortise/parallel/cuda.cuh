@@ -2,15 +2,14 @@
 #pragma once
 
 #include <array>
-#include <condition_variable>
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include <mortise/device/cuda.cuh>
 #include <mortise/operation/cuda/launch.cuh>
+#include <mortise/parallel/batch_norm_group.hpp>
 #include <mortise/parallel/data_parallel.hpp>
 
 namespace mortise {
@@ -197,7 +196,7 @@ class range_adder<cuda, T> {
 };
 
 /// The meeting place of several CUDA devices of one process, a thread each. Only threads wait for each other; devices order their streams.
-class cuda_batch_norm_group {
+class cuda_batch_norm_group : public thread_meeting {
  public:
   explicit cuda_batch_norm_group(std::size_t most) {
     for (std::size_t i = 0; i < most; ++i) ends_.push_back(std::make_unique<end>(*this, i));
@@ -206,36 +205,28 @@ class cuda_batch_norm_group {
 
   /// A new step, with the first `members` of them and so many samples.
   void begin(std::size_t members, std::size_t samples) {
-    members_ = members;
+    thread_meeting::begin(members);
     samples_ = samples;
-    arrived_ = 0;
-    failed_ = false;
-  }
-  /// Those who wait, or will, throw.
-  void abandon() {
-    std::lock_guard const lock{mutex_};
-    failed_ = true;
-    all_here_.notify_all();
   }
 
  private:
   class end final : public cuda_batch_group {
    public:
     end(cuda_batch_norm_group& group, std::size_t index) : group_{&group}, index_{index} {}
-    std::size_t members() const override { return group_->members_; }
+    std::size_t members() const override { return group_->members(); }
     std::size_t samples() const override { return group_->samples_; }
     double* values(cuda const& device, std::size_t n) override {
-      next_ = group_->turn_ % 2;
+      next_ = group_->turn() % 2;
       if (!ready_[next_]) ready_[next_] = std::make_unique<cuda_event>(device);
       grow(own_[next_], device, n);
       return own_[next_].back().data();
     }
     double const* exchange(cuda const& device, std::size_t n) override {
       ready_[next_]->record(device.stream());
-      grow(table_, device, group_->members_ * n);
-      group_->meet();
+      grow(table_, device, group_->members() * n);
+      group_->meet(group_->enter(), "device");
       // Two sets of values in turn: who writes over one has waited for the event of everybody's next exchange, behind all that read it.
-      for (std::size_t p = 0; p < group_->members_; ++p) {
+      for (std::size_t p = 0; p < group_->members(); ++p) {
         end const& from = *group_->ends_[p];
         if (p != index_) from.ready_[next_]->hold(device, device.stream());
         copy_across(device, from.own_[next_].back().device(), device, n, static_cast<double const*>(from.own_[next_].back().data()),
@@ -258,25 +249,8 @@ class cuda_batch_norm_group {
     std::vector<buffer<double, cuda>> table_{};
   };
 
-  /// Waits for the threads of all members.
-  void meet() {
-    std::unique_lock lock{mutex_};
-    std::size_t const turn = turn_;
-    if (++arrived_ == members_) {
-      arrived_ = 0;
-      ++turn_;
-      all_here_.notify_all();
-    } else {
-      all_here_.wait(lock, [&] { return turn_ != turn || failed_; });
-    }
-    if (turn_ == turn) throw usage_error("mortise::data_parallel: another device failed while this one waited for it at a batch norm");
-  }
-
-  std::mutex mutex_;
-  std::condition_variable all_here_;
   std::vector<std::unique_ptr<end>> ends_;
-  std::size_t members_ = 0, samples_ = 0, arrived_ = 0, turn_ = 0;
-  bool failed_ = false;
+  std::size_t samples_ = 0;
 };
 
 template <>

@@ -71,6 +71,13 @@ template <class = void>
                     "; give the loader this run's part: {.part = many.part()}");
 }
 
+/// Where the parts of an array begin that has `n` elements of each rank, and its end.
+inline std::vector<std::size_t> equal_parts(std::size_t ranks, std::size_t n = 1) {
+  std::vector<std::size_t> first(ranks + 1);
+  for (std::size_t r = 0; r <= ranks; ++r) first[r] = r * n;
+  return first;
+}
+
 /// Every rank says whether it failed. Where any did, all throw: `failure` on that rank, distributed_error with its words on the others.
 template <class Processes>
 MORTISE_COLD void share_failure(Processes& processes, std::exception_ptr const& failure) {
@@ -86,9 +93,7 @@ MORTISE_COLD void share_failure(Processes& processes, std::exception_ptr const& 
     }
   std::vector<std::int64_t> lengths(size);
   lengths[rank] = static_cast<std::int64_t>(words.size());
-  std::vector<std::size_t> one_each(size + 1);
-  for (std::size_t r = 0; r <= size; ++r) one_each[r] = r;
-  processes.gather(lengths.data(), one_each);
+  processes.gather(lengths.data(), equal_parts(size));
   for (std::size_t r = 0; r < size; ++r) {
     if (lengths[r] == 0) continue;
     if (lengths[r] < 0 || lengths[r] > static_cast<std::int64_t>(most))

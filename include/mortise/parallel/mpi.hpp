@@ -239,9 +239,7 @@ class mpi_batch_norm_end final : public batch_group {
   double const* exchange(double const* values, std::size_t n) override {
     if (table_.size() < members() * n) table_.resize(members() * n);
     std::memcpy(table_.data() + world_->rank() * n, values, n * sizeof(double));
-    std::vector<std::size_t> first(members() + 1);
-    for (std::size_t r = 0; r <= members(); ++r) first[r] = r * n;
-    world_->gather(table_.data(), first);
+    world_->gather(table_.data(), equal_parts(members(), n));
     return table_.data();
   }
 
@@ -287,9 +285,7 @@ class mpi_team {
   void agree_on(Model& net, std::size_t shards) {
     std::vector<run_identity> all(processes());
     all[rank()] = run_identity_of<Model>(shards);
-    std::vector<std::size_t> first(processes() + 1);
-    for (std::size_t r = 0; r <= processes(); ++r) first[r] = r * run_identity::count;
-    world_->gather(all[0].values, first);
+    world_->gather(all[0].values, equal_parts(processes(), run_identity::count));
     check_identities(all);
     world_->broadcast(net.parameters().data(), net.parameters().size(), 0);
     std::uint64_t step = net.training_steps();

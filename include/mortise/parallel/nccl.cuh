@@ -129,9 +129,7 @@ class distributed<nccl> {
   /// Waits until all ranks are here.
   void barrier() {
     std::vector<char> present(size_);
-    std::vector<std::size_t> each(size_ + 1);
-    for (std::size_t r = 0; r <= size_; ++r) each[r] = r;
-    gather(present.data(), each);
+    gather(present.data(), detail::equal_parts(size_));
   }
   /// Runs f on rank 0 only; all wait for it, and what it throws there is thrown everywhere.
   template <class F>
@@ -373,9 +371,7 @@ class nccl_batch_norm_end final : public cuda_batch_group {
     return table_.data() + world_->rank() * n;
   }
   double const* exchange(cuda const&, std::size_t n) override {
-    std::vector<std::size_t> first(members() + 1);
-    for (std::size_t r = 0; r <= members(); ++r) first[r] = r * n;
-    world_->gather(table_.data(), first);
+    world_->gather(table_.data(), equal_parts(members(), n));
     return table_.data();
   }
 
@@ -424,9 +420,7 @@ class nccl_team {
   void agree_on(Model& net, std::size_t shards) {
     std::vector<run_identity> all(processes());
     all[rank()] = run_identity_of<Model>(shards);
-    std::vector<std::size_t> first(processes() + 1);
-    for (std::size_t r = 0; r <= processes(); ++r) first[r] = r;
-    world_->gather(all.data(), first);
+    world_->gather(all.data(), equal_parts(processes()));
     check_identities(all);
     world_->broadcast(net.parameters().data(), net.parameters().size(), 0);
     std::uint64_t step = net.training_steps();
