@@ -76,7 +76,7 @@ std::vector<float> train(Spec&& spec, mt::cuda const& device, how const& h) {
         r.push_back(mt::train_step(many, loss, opt, batch));
         if (++step == 7) break;
       }
-    for (float const p : on_host(opt.slot(0), device)) r.push_back(p);
+    for (float const p : mt::to_host(device, opt.slot(0))) r.push_back(p);
   };
   if (h.share_state) {
     mt::sharded_optimizer opt{many, mt::adamw{}};
@@ -85,11 +85,11 @@ std::vector<float> train(Spec&& spec, mt::cuda const& device, how const& h) {
     mt::optimizer opt{net, mt::adamw{}};
     go(opt);
   }
-  for (float const p : on_host(net.parameters(), device)) r.push_back(p);
-  for (float const p : on_host(net.buffers(), device)) r.push_back(p);
+  for (float const p : mt::to_host(device, net.parameters())) r.push_back(p);
+  for (float const p : mt::to_host(device, net.buffers())) r.push_back(p);
   many.eval();
   data const d{13, 8};
-  for (float const p : on_host(many.forward(d.x), device)) r.push_back(p);
+  for (float const p : mt::to_host(device, many.forward(d.x))) r.push_back(p);
   return r;
 }
 
@@ -129,8 +129,8 @@ TEST_CASE("batch norms synchronised over ranks are the batch norm of the whole b
     mt::data_parallel many{net, spec, mt::sync_batch_norm{}};
     mt::optimizer opt{net, mt::adamw{}};
     for (std::uint32_t step = 0; step < 3; ++step) mt::train_step(many, mt::cross_entropy_loss{}, opt, data{17, step}.batch());
-    auto all = on_host(net.parameters(), device);
-    for (float const b : on_host(net.buffers(), device)) all.push_back(b);
+    auto all = mt::to_host(device, net.parameters());
+    for (float const b : mt::to_host(device, net.buffers())) all.push_back(b);
     return all;
   };
   auto const devices = go(mt::devices{first_devices(ranks)}, mt::cuda{0});

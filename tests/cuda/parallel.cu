@@ -61,14 +61,14 @@ std::vector<float> train(std::size_t devices, Rule const& rule, int* failures = 
       }
     }
     opt.step();
-    for (float const y : on_host(many.output(), net.device())) r.push_back(y);
+    for (float const y : mt::to_host(net.device(), many.output())) r.push_back(y);
   }
-  for (float const p : on_host(net.parameters(), net.device())) r.push_back(p);
-  for (float const p : on_host(net.buffers(), net.device())) r.push_back(p);
+  for (float const p : mt::to_host(net.device(), net.parameters())) r.push_back(p);
+  for (float const p : mt::to_host(net.device(), net.buffers())) r.push_back(p);
   many.eval();
   data const d{7, 9};
   many.forward(d.x);
-  for (float const y : on_host(many.output(), net.device())) r.push_back(y);
+  for (float const y : mt::to_host(net.device(), many.output())) r.push_back(y);
   return r;
 }
 
@@ -115,7 +115,7 @@ TEST_CASE("an overflow on one device skips the step for all, and the scale moves
   mt::data_parallel many{net, mt::devices{first_devices(devices)}, mt::shards{4}};
   mt::optimizer opt{net, mt::sgd{.lr = 0.1f}};
   mt::cross_entropy_loss const loss;
-  auto const parameters = [&] { return on_host(net.parameters(), net.device()); };
+  auto const parameters = [&] { return mt::to_host(net.device(), net.parameters()); };
   auto before = parameters();
   data d{24, 0};
   mt::train_step(many, loss, opt, d.batch());
@@ -166,7 +166,7 @@ TEST_CASE("synchronised batch norm is the batch norm of the whole batch, spelled
       // condition below 100.
       double const bound = 400 * 3 * 41 * 1.2e-16;
       auto const near = [&](mt::view<double const> a, mt::view<double const> b) {
-        auto const p = on_host(a, net.device()), q = on_host(b, net.device());
+        auto const p = mt::to_host(net.device(), a), q = mt::to_host(net.device(), b);
         double difference = 0, size = 0;
         for (std::size_t i = 0; i < p.size(); ++i) {
           difference += (p[i] - q[i]) * (p[i] - q[i]);
@@ -176,7 +176,7 @@ TEST_CASE("synchronised batch norm is the batch norm of the whole batch, spelled
       };
       CHECK(near(net.parameters(), whole.parameters()));
       CHECK(near(net.buffers(), whole.buffers()));
-      CHECK(on_host(spelled_out.parameters(), net.device()) == on_host(net.parameters(), net.device()));
+      CHECK(mt::to_host(net.device(), spelled_out.parameters()) == mt::to_host(net.device(), net.parameters()));
     }
   }
 }
@@ -230,8 +230,8 @@ TEST_CASE("a run saved under two CUDA devices goes on under three with the bits 
   mt::load(path, run);
   static_cast<void>(std::remove(path.c_str()));
   steps(many, opt, 2, 5);
-  CHECK(on_host(net.parameters(), net.device()) == on_host(whole.parameters(), whole.device()));
-  CHECK(on_host(net.buffers(), net.device()) == on_host(whole.buffers(), whole.device()));
+  CHECK(mt::to_host(net.device(), net.parameters()) == mt::to_host(whole.device(), whole.parameters()));
+  CHECK(mt::to_host(net.device(), net.buffers()) == mt::to_host(whole.device(), whole.buffers()));
 }
 
 // The emulator makes one call fail where CUDA_EMU_FAIL says so: a launch or an allocation of whichever device comes to it.
