@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 
 #include <mortise/device/host.hpp>
 #include <mortise/operation/host/gemm_kernels.hpp>
@@ -26,18 +25,23 @@ struct product {
   bool relu = false;
 };
 
-/// Panels of the vector operand; one per thread, in static storage since a training step may not allocate.
-inline constexpr std::size_t gemm_panel_bytes = 320 * 1024;
-inline constexpr std::size_t gemm_group_bytes = 128 * 1024;  // of panels packed at a time
-inline constexpr std::size_t gemm_column_depth = 288;        // 784 and 1024 make three and four blocks of it
+/// What a thread packs, in static storage since a training step may not allocate.
+inline constexpr std::size_t gemm_panel_bytes = 256 * 1024;   // of the vector operand: at least one panel of `gemm_depth`
+inline constexpr std::size_t gemm_turned_bytes = 640 * 1024;  // of the other
+inline constexpr std::size_t gemm_group_bytes = 160 * 1024;   // of panels packed at a time, to be found in the second cache
+/// Sums are cut into blocks of so many steps. Each block costs a pass over c, but turned rows should outlive one panel in the second cache.
+inline constexpr std::size_t gemm_depth = 1024;
+inline constexpr std::size_t gemm_turned_depth = 288;  // 784 and 1024 make three and four blocks of it
 inline constexpr std::size_t gemm_tile_elements = 8 * 3 * 16;  // of the largest tile
-inline constexpr std::size_t gemm_strip_bytes = 512 * 1024;
-struct gemm_panel {
-  alignas(64) unsigned char bytes[gemm_panel_bytes + gemm_strip_bytes];
+template <class T>
+alignas(64) inline constexpr T gemm_no_bias[gemm_tile_elements / 8] = {};
+struct gemm_memory {
+  alignas(64) unsigned char panels[gemm_panel_bytes];
+  alignas(64) unsigned char turned[gemm_turned_bytes];
 };
-inline unsigned char* gemm_panel_of_this_thread() {
-  static thread_local gemm_panel panel;
-  return panel.bytes;
+inline gemm_memory& gemm_memory_of_this_thread() {
+  static thread_local gemm_memory memory;
+  return memory;
 }
 
 struct range {
@@ -48,209 +52,155 @@ inline range part_of(std::size_t count, std::size_t pieces, std::size_t piece) {
   return {count * piece / pieces, count * (piece + 1) / pieces};
 }
 
-/// Elements from one packed panel or strip to the next, of `elements` each: an odd number of cache lines, since many of them are written side by
-/// side, and at a multiple of 4 kB they would evict each other.
+/// Elements from one packed panel or row to the next, of `elements` each: an odd number of cache lines, since many of them are read or written
+/// side by side, and at a multiple of 4 kB they would evict each other.
 template <class T>
 inline std::size_t packed_distance(std::size_t elements) {
   std::size_t const line = 64 / sizeof(T);
   return ((elements + line - 1) / line | 1) * line;
 }
 
-/// Columns of a matrix turned into strips of a tile's rows: column i, step k, comes to to[i / tall * strip + k * tall + i % tall]; what the
-/// last strip lacks repeats the last column. 96 columns at a time: whole lines, and many of a page, are read in order.
+/// Columns [begin, end) of a panel's tiles: its q, and where c is written.
 template <class T>
-void pack_strips(T const* from, std::size_t step, std::size_t count, std::size_t k, std::size_t tall, T* to, std::size_t strip) {
-  std::size_t const whole = count / tall * tall;
-  for (std::size_t group = 0; group < whole; group += 96) {
-    std::size_t const end = whole - group < 96 ? whole : group + 96;
-    for (std::size_t at = 0; at < k; ++at) {
-      T const* const line = from + at * step;
-      T* into = to + group / tall * strip + at * tall;
-      for (std::size_t r = group; r < end; r += tall, into += strip) {
-        std::memcpy(into, line + r, 4 * sizeof(T));
-        if (tall == 6) std::memcpy(into + 4, line + r + 4, 2 * sizeof(T));
-        if (tall == 8) std::memcpy(into + 4, line + r + 4, 4 * sizeof(T));
-      }
-    }
+struct panel {
+  T const* q;
+  std::size_t q_step;
+  std::size_t column, width, wanted;  // width - wanted of them exist in the panel only
+};
+
+/// One panel of a product, rows [rows): p has `p_row` elements from one of them to the next.
+template <class T>
+void run_panel(product<T> const& g, gemm_kernels<T> const& kernels, panel<T> const& of, T const* p, std::size_t p_row, std::size_t depth, range rows,
+               bool accumulate, bool last) {
+  // Tiles load and store whole vectors: what lies past the last column stays in these.
+  alignas(64) T edge[gemm_tile_elements];
+  alignas(64) T edge_bias[gemm_tile_elements / 8];
+  bool const narrow = of.wanted < of.width;
+  tile_task<T> t{};
+  t.k = depth;
+  t.p_row = p_row;
+  t.q = of.q;
+  t.q_step = of.q_step;
+  t.accumulate = accumulate;
+  t.relu = g.relu;
+  t.finish = last && (g.relu || g.column_bias != nullptr || g.row_bias != nullptr);
+  t.column_bias = g.column_bias != nullptr ? g.column_bias + of.column : gemm_no_bias<T>;
+  if (narrow && t.finish) {
+    for (std::size_t x = 0; x < of.width; ++x) edge_bias[x] = x < of.wanted ? t.column_bias[x] : T{0};
+    t.column_bias = edge_bias;
   }
-  to += whole / tall * strip;
-  if (whole < count)
-    for (std::size_t at = 0; at < k; ++at)
-      for (std::size_t r = 0; r < tall; ++r) to[at * tall + r] = from[at * step + (whole + r < count ? whole + r : count - 1)];
+  t.row_bias_step = g.row_bias != nullptr ? 1 : 0;
+  t.c_row = narrow ? of.width : g.c_row;
+  std::size_t const wide = of.width / kernels.lanes - 2;
+  for (std::size_t i = rows.begin; i < rows.end; i += t.rows, p += t.rows * p_row) {
+    std::size_t const left = rows.end - i;
+    bool const low = left <= 2 * kernels.low_rows && left != kernels.rows;
+    std::size_t const height = low ? kernels.low_rows : kernels.rows;
+    t.p = p;
+    t.rows = left < height ? left : height;
+    t.row_bias = g.row_bias != nullptr ? g.row_bias + i : gemm_no_bias<T>;
+    T* const c = g.c + i * g.c_row + of.column;
+    t.c = narrow ? edge : c;
+    if (narrow && accumulate)
+      for (std::size_t r = 0; r < t.rows; ++r)
+        for (std::size_t x = 0; x < of.width; ++x) edge[r * of.width + x] = x < of.wanted ? c[r * g.c_row + x] : T{0};
+    kernels.tiles[low][wide](t);
+    if (narrow)
+      for (std::size_t r = 0; r < t.rows; ++r)
+        for (std::size_t x = 0; x < of.wanted; ++x) c[r * g.c_row + x] = edge[r * of.width + x];
+  }
 }
 
 /// Rows [rows) and columns [columns) of a product, with b as the vector operand.
 ///
 /// Sums are cut into blocks of k, rows into chunks, columns into panels of a tile's width, panels into groups of what the second cache can
-/// spare: for each block and chunk, groups are packed (or b is read in place), and every tile of the chunk runs down a panel.
-/// `strips`: a is read along its columns, far apart, so each chunk of it is packed too.
+/// spare. For each block and chunk, groups are packed (or b is read in place), and every tile of the chunk runs down a panel.
+/// Where a's rows do not lie along k, each chunk of them is turned first.
 template <class T>
-void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, bool strips, range rows, range columns) {
+void product_direct(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
   std::size_t const lanes = kernels.lanes;
-  std::size_t const tile_rows = strips ? kernels.strip_rows : kernels.rows, tile_vectors = strips ? kernels.strip_vectors : kernels.vectors;
-  std::size_t const width_limit = lanes * tile_vectors;
-  T* const panels = reinterpret_cast<T*>(gemm_panel_of_this_thread());
-  T* const strip_memory = reinterpret_cast<T*>(gemm_panel_of_this_thread() + gemm_panel_bytes);
-  // Tiles load and store whole vectors: what lies past the last column stays in these.
-  alignas(64) T edge[gemm_tile_elements];
-  alignas(64) T edge_bias[gemm_tile_elements / 8];
-  std::size_t depth_limit = gemm_panel_bytes / sizeof(T) / width_limit - 32;
-  // Columns of a in place touch one line a step: few enough that the second level keeps them for the neighbouring tile.
-  if ((strips || g.a_step != 1) && depth_limit > gemm_column_depth) depth_limit = gemm_column_depth;
-  std::size_t const blocks = (g.k + depth_limit - 1) / depth_limit;
-  std::size_t const block = blocks > 1 ? (g.k + blocks - 1) / blocks : g.k;
+  gemm_memory& memory = gemm_memory_of_this_thread();
+  T* const panels = reinterpret_cast<T*>(memory.panels);
+  T* const turned = reinterpret_cast<T*>(memory.turned);
+  bool const turning = g.a_step != 1;
+  std::size_t const height = rows.end - rows.begin;
+  std::size_t const limit = turning ? gemm_turned_depth : gemm_depth;
+  std::size_t const blocks = (g.k + limit - 1) / limit, block = blocks > 1 ? (g.k + blocks - 1) / blocks : g.k;
   // Reading b in place costs the tiles 2 %, copying it about 14 rows' worth; but rows a large power of two apart evict each other.
-  std::size_t const height_in_all = rows.end - rows.begin;
-  bool const copying_pays = strips || height_in_all >= 512 || (height_in_all > 2 * kernels.rows && g.b_step * sizeof(T) % 1024 == 0);
+  bool const copying_pays = height >= 512 || (height > 16 && g.b_step * sizeof(T) % 1024 == 0);
   for (std::size_t done = 0; done < g.k || done == 0; done += block) {
     std::size_t const depth = g.k - done < block ? g.k - done : block;
-    bool const last = done + depth == g.k;
-    std::size_t const strip = packed_distance<T>(depth * tile_rows);
-    std::size_t const chunk = strips ? gemm_strip_bytes / sizeof(T) / strip * tile_rows : height_in_all;
+    bool const last = done + depth == g.k, accumulate = g.accumulate || done != 0;
+    std::size_t const turned_row = packed_distance<T>(depth);
+    std::size_t const chunk = turning ? gemm_turned_bytes / sizeof(T) / turned_row / 48 * 48 : height;
     for (std::size_t top = rows.begin; top < rows.end; top += chunk) {
       std::size_t const bottom = rows.end - top < chunk ? rows.end : top + chunk;
-      if (strips) pack_strips(g.a + top + done * g.a_step, g.a_step, bottom - top, depth, tile_rows, strip_memory, strip);
-      tile_task<T> t{};
-      t.k = depth;
-      t.p_row = strips ? 1 : g.a_row;
-      t.p_step = strips ? tile_rows : g.a_step;
-      t.accumulate = g.accumulate || done != 0;
-      t.relu = g.relu && last;
-      t.finish = last && (g.relu || g.column_bias != nullptr || g.row_bias != nullptr);
-      std::size_t panels_left = (columns.end - columns.begin + width_limit - 1) / width_limit;
-      for (std::size_t j = columns.begin, packed_begin = j, packed_end = j; j < columns.end; --panels_left) {
+      T const* p = g.a + top * g.a_row + done;
+      std::size_t p_row = g.a_row;
+      if (turning) {
+        p = turned;
+        p_row = turned_row;
+        // 48 rows at a time: their lines stay in the first cache until they are full.
+        for (std::size_t i = top; i < bottom; i += 48)
+          kernels.transposed({bottom - i < 48 ? bottom - i : 48, depth, g.a + i * g.a_row + done * g.a_step, g.a_step, turned + (i - top) * turned_row,
+                              turned_row, (depth + lanes - 1) / lanes * lanes, 0});
+      }
+      std::size_t panels_left = ((columns.end - columns.begin + lanes - 1) / lanes + kernels.vectors - 1) / kernels.vectors;
+      for (std::size_t j = columns.begin; j < columns.end;) {
         // Panels of nearly the same number of vectors, the wider ones first: a last panel of a single vector would starve the multipliers.
         std::size_t const vectors_left = (columns.end - j + lanes - 1) / lanes;
-        std::size_t const fair = (vectors_left + panels_left - 1) / panels_left, vectors = fair < 2 ? 2 : fair;
-        std::size_t const width = vectors * lanes;
-        std::size_t const wanted = columns.end - j < width ? columns.end - j : width;
-        bool const narrow = wanted < width;
+        std::size_t const fair = (vectors_left + panels_left - 1) / panels_left, width = (fair < 2 ? 2 : fair) * lanes;
+        std::size_t const of_this_width = fair < 2 ? 1 : vectors_left - (fair - 1) * panels_left;
+        std::size_t const distance = packed_distance<T>(depth * width), fitting = gemm_group_bytes / sizeof(T) / distance, most = fitting == 0 ? 1 : fitting;
+        bool const in_place = g.b_column == 1 && !copying_pays && columns.end - j >= width;
+        std::size_t const count = in_place ? 1 : most < of_this_width ? most : of_this_width;
+        std::size_t const end = columns.end - j < count * width ? columns.end : j + count * width;
         T const* const b = g.b + done * g.b_step + j * g.b_column;
         if (g.b_column != 1) {
-          kernels.transposed({depth, wanted, b, g.b_column, panels, width, 0});
-          t.q = panels;
-          t.q_step = width;
-        } else if (narrow || copying_pays) {
-          std::size_t const distance = packed_distance<T>(depth * width);
-          if (j >= packed_end) {
-            std::size_t const of_this_width = vectors_left - (fair - 1) * panels_left;
-            std::size_t const fitting = gemm_group_bytes / sizeof(T) / distance, most = fitting == 0 ? 1 : fitting;
-            std::size_t const count = (most < of_this_width ? most : of_this_width) * width;
-            packed_begin = j;
-            packed_end = columns.end - j < count ? columns.end : j + count;
-            kernels.copied({depth, packed_end - j, b, g.b_step, panels, width, distance});
-          }
-          t.q = panels + (j - packed_begin) / width * distance;
-          t.q_step = width;
-        } else {
-          t.q = b;
-          t.q_step = g.b_step;
+          for (std::size_t x = j, at = 0; x < end; x += width, at += distance)
+            kernels.transposed({depth, end - x < width ? end - x : width, b + (x - j) * g.b_column, g.b_column, panels + at, width, width, 0});
+        } else if (!in_place) {
+          kernels.copied({depth, end - j, b, g.b_step, panels, width, width, distance});
         }
-        if (last && g.column_bias != nullptr) {
-          t.column_bias = g.column_bias + j;
-          if (narrow) {
-            for (std::size_t x = 0; x < width; ++x) edge_bias[x] = x < wanted ? t.column_bias[x] : T{0};
-            t.column_bias = edge_bias;
-          }
-        }
-        for (std::size_t i = top; i < bottom;) {
-          bool const low = bottom - i <= 4;
-          std::size_t const height = low ? 4 : tile_rows;
-          std::size_t const tall = bottom - i < height ? bottom - i : height;
-          t.p = strips ? strip_memory + (i - top) / tile_rows * strip : g.a + i * g.a_row + done * g.a_step;
-          t.rows = tall;
-          if (last && g.row_bias != nullptr) t.row_bias = g.row_bias + i;
-          T* const c = g.c + i * g.c_row + j;
-          t.c = narrow ? edge : c;
-          t.c_row = narrow ? width : g.c_row;
-          if (narrow && t.accumulate)
-            for (std::size_t r = 0; r < tall; ++r)
-              for (std::size_t x = 0; x < width; ++x) edge[r * width + x] = x < wanted ? c[r * g.c_row + x] : T{0};
-          (strips && !low && vectors == tile_vectors ? kernels.strip_tile : kernels.tiles[0][low][vectors - 2])(t);
-          if (narrow)
-            for (std::size_t r = 0; r < tall; ++r)
-              for (std::size_t x = 0; x < wanted; ++x) c[r * g.c_row + x] = edge[r * width + x];
-          i += tall;
-        }
-        j += wanted;
+        for (std::size_t x = j, at = 0; x < end; x += width, at += distance)
+          run_panel(g, kernels, {in_place ? b : panels + at, in_place ? g.b_step : width, x, width, end - x < width ? end - x : width}, p, p_row, depth,
+                    {top, bottom}, accumulate, last);
+        panels_left -= count;
+        j = end;
       }
     }
     if (depth == 0) break;
   }
 }
 
-/// The same with a as the vector operand and b read along k: nothing of b needs packing, which pays when there are few rows.
+/// The same by way of c's transpose, b a^T: nothing of b needs packing, which pays when there are few rows.
 template <class T>
 void product_transposed(product<T> const& g, gemm_kernels<T> const& kernels, range rows, range columns) {
   std::size_t const lanes = kernels.lanes;
-  std::size_t const vectors_at_once = gemm_panel_bytes / (g.k * lanes * sizeof(T)) / 2 * 2;
-  T* const panel = reinterpret_cast<T*>(gemm_panel_of_this_thread());
-  while (rows.begin < rows.end) {
-    std::size_t const chunk = rows.end - rows.begin < vectors_at_once * lanes ? rows.end - rows.begin : vectors_at_once * lanes;
-    // Parts of two or more: the panel has room for an even number, and zeros fill what is missing.
-    std::size_t const needed = (chunk + lanes - 1) / lanes, vectors = needed < 2 || kernels.vectors == 2 ? (needed + 1) / 2 * 2 : needed;
-    std::size_t const panels = (vectors + kernels.vectors - 1) / kernels.vectors;
-    for (std::size_t which = 0; which < panels; ++which) {
-      range const v = part_of(vectors, panels, which);
-      std::size_t const width = (v.end - v.begin) * lanes;
-      std::size_t const i = v.begin * lanes;
-      std::size_t const wanted = chunk - i < width ? chunk - i : width;
-      T const* const a = g.a + (rows.begin + i) * g.a_row;
-      (g.a_row == 1 ? kernels.copied : kernels.transposed)({g.k, wanted, a, g.a_row == 1 ? g.a_step : g.a_row, panel + i * g.k, width, 0});
-    }
+  T* const turned = reinterpret_cast<T*>(gemm_memory_of_this_thread().turned);  // b lies along k, so this is free
+  for (std::size_t i = rows.begin; i < rows.end;) {
+    std::size_t const height = rows.end - i < 256 ? rows.end - i : 256;
+    std::size_t const row = packed_distance<T>(height), most = gemm_turned_bytes / sizeof(T) / row;
     for (std::size_t j = columns.begin; j < columns.end;) {
-      bool const low = columns.end - j <= 4;
-      std::size_t const height = low ? 4 : kernels.rows;
-      std::size_t const tall = columns.end - j < height ? columns.end - j : height;
-      tile_task<T> t{};
-      t.k = g.k;
-      t.p = g.b + j * g.b_column;
-      t.p_row = g.b_column;
-      t.p_step = g.b_step;
-      t.rows = tall;
-      t.relu = g.relu;
-      alignas(64) T bounce_bias[8];
-      if (g.column_bias != nullptr) {
-        t.row_bias = g.column_bias + j;
-        if (tall < height) {
-          for (std::size_t x = 0; x < height; ++x) bounce_bias[x] = x < tall ? g.column_bias[j + x] : T{0};
-          t.row_bias = bounce_bias;
-        }
-      }
-      for (std::size_t which = 0; which < panels; ++which) {
-        range const v = part_of(vectors, panels, which);
-        std::size_t const width = (v.end - v.begin) * lanes;
-        std::size_t const i = v.begin * lanes;
-        std::size_t const wanted = chunk - i < width ? chunk - i : width;
-        t.q = panel + i * g.k;
-        t.q_step = width;
-        t.columns = wanted;
-        auto const run = kernels.tiles[1][low][v.end - v.begin - 2];
-        T* const c = g.c + (rows.begin + i) * g.c_row + j;
-        if (tall == height) {
-          t.c = c;
-          t.c_row = g.c_row;
-          run(t);
-        } else {
-          alignas(64) T bounce[gemm_tile_elements];
-          t.c = bounce;
-          t.c_row = height;
-          run(t);
-          for (std::size_t r = 0; r < wanted; ++r)
-            for (std::size_t x = 0; x < tall; ++x) c[r * g.c_row + x] = bounce[r * height + x];
-        }
-      }
-      j += tall;
+      std::size_t const width = columns.end - j < most ? columns.end - j : most;
+      product<T> const part{width, height, g.k, g.b + j * g.b_column, g.b_column, 1, g.a + i * g.a_row, g.a_step, g.a_row, turned, row, nullptr,
+                            g.column_bias != nullptr ? g.column_bias + j : nullptr, false, g.relu};
+      product_direct(part, kernels, {0, width}, {0, height});
+      std::size_t const whole = width / lanes * lanes;
+      T* const c = g.c + i * g.c_row + j;
+      kernels.transposed({height, whole, turned, row, c, g.c_row, whole, 0});
+      for (std::size_t y = whole; y < width; ++y)
+        for (std::size_t x = 0; x < height; ++x) c[x * g.c_row + y] = turned[y * row + x];
+      j += width;
     }
-    rows.begin += chunk;
+    i += height;
   }
 }
 
 /// Whether transposing a's rows and the result costs less than transposing b. A row's bits are the same either way.
 template <class T>
-inline bool transposed_pays(product<T> const& g, gemm_kernels<T> const& kernels) {
+inline bool transposed_pays(product<T> const& g) {
   if (g.b_column == 1 || g.accumulate || g.row_bias != nullptr || g.k == 0) return false;
-  if (2 * g.k * kernels.lanes * sizeof(T) > gemm_panel_bytes) return false;
   // Each transposition is paid per element of its matrix: n k for b; m k and m n for a and c.
   return g.m * (g.k + g.n) < g.n * g.k;
 }
@@ -282,12 +232,10 @@ void run_product(host const& device, product<T> const& g) {
     });
     return;
   }
-  bool const transposed = transposed_pays(g, kernels);
-  // Rows as they lie are read in order, four at a time: packing them, too, was measured to cost more than the strip tile wins.
-  bool const strips = g.a_step != 1 && g.a_row == 1 && g.a_step * sizeof(T) >= 1024 && g.n >= 96 && g.m >= 32 && g.k != 0;
+  bool const transposed = transposed_pays(g);
   auto const run = [&](range rows, range columns) {
     if (transposed) product_transposed(g, kernels, rows, columns);
-    else product_direct(g, kernels, strips, rows, columns);
+    else product_direct(g, kernels, rows, columns);
   };
   if (threads == 1) return run({0, g.m}, {0, g.n});
   // Cut the axis whose operand is packed, so that no packing is done twice; but weights read in place are read by one thread each, and a few

@@ -41,189 +41,168 @@ MORTISE_INLINE void transpose_flat(typename simd<T, W>::reg (&row)[Rows]) {
   }
 }
 
+// The instructions of a tile, by assembler where that is possible: g++ 12 sees a broadcast in the loop that `simd` makes of it, but that is
+// half of a tile's compile time; and it sums into the registers of either factor, which in the tile of 6 by 2 costs moves and spills.
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
+#define MORTISE_TILE_ASSEMBLER 1
+#else
+#define MORTISE_TILE_ASSEMBLER 0
+#endif
+
+/// r = *p in every lane.
+template <class T, int W>
+MORTISE_INLINE void broadcast(T const* p, typename simd<T, W>::reg& r) {
+#if MORTISE_TILE_ASSEMBLER
+  if constexpr (W * sizeof(T) >= 32) {
+    if constexpr (sizeof(T) == 4) asm volatile("vbroadcastss %1, %0" : "=v"(r) : "m"(*p));
+    else asm volatile("vbroadcastsd %1, %0" : "=v"(r) : "m"(*p));
+    return;
+  }
+#endif
+  r = simd<T, W>{*p}.v;
+}
+
+/// sum += a b.
+template <class T, int W>
+MORTISE_INLINE void multiply_add(typename simd<T, W>::reg& sum, typename simd<T, W>::reg const& a, typename simd<T, W>::reg const& b) {
+#if MORTISE_TILE_ASSEMBLER
+  if constexpr (W * sizeof(T) >= 32) {
+    if constexpr (sizeof(T) == 4) asm volatile("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    else asm volatile("vfmadd231pd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return;
+  }
+#elif defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+  sum = a * b + sum;
+}
+
+/// y, or 0 where it is less or not a number.
+template <class T, int W>
+MORTISE_INLINE void relu_in_place(typename simd<T, W>::reg& y) {
+#if MORTISE_TILE_ASSEMBLER
+  if constexpr (W * sizeof(T) >= 32) {
+    if constexpr (sizeof(T) == 4) asm("vmaxps %1, %0, %0" : "+v"(y) : "v"(typename simd<T, W>::reg{}));
+    else asm("vmaxpd %1, %0, %0" : "+v"(y) : "v"(typename simd<T, W>::reg{}));
+    return;
+  }
+#endif
+  y = max(simd<T, W>{y}, simd<T, W>{}).v;
+}
+
 /// One tile. c(i, j) = sum over k of p(i, k) q(k, j), with bias and relu where asked for.
 template <class T>
 struct tile_task {
   std::size_t k;
-  T const* p;             // (rows, k): p[i * p_row + k * p_step]
-  std::size_t p_row, p_step;
-  T const* q;             // (k, columns): q[k * q_step + j]
+  T const* p;  // (rows, k): p[i * p_row + k]
+  std::size_t p_row;
+  T const* q;  // (k, columns): q[k * q_step + j]
   std::size_t q_step;
-  T* c;                   // direct: c[i * c_row + j]; transposed: c[j * c_row + i]
+  T* c;        // c[i * c_row + j]
   std::size_t c_row;
-  T const* column_bias;   // along j, or null
-  T const* row_bias;      // along i, or null
-  std::size_t rows;       // 1 to Rows, others repeat the last one (and, transposed, are stored)
-  std::size_t columns;    // transposed: the columns to store; direct stores them all
-  bool accumulate;        // the chains start from c; direct only
-  bool finish;            // direct: whether there is a bias or relu
+  std::size_t rows;      // 1 to Rows, others repeat the last one
+  bool accumulate;       // the chains start from c
+  bool finish;           // whether biases and relu are applied
   bool relu;
+  T const* column_bias;  // along j
+  T const* row_bias;     // along i: row_bias[i * row_bias_step]
+  std::size_t row_bias_step;
 };
 
-template <class T, int Rows, int Vectors, bool Transposed>
-struct tile_kernel {
-  // Raw registers: the compiler turns an array of them into registers, but not an array of objects with a constructor.
-  template <int W>
-  using sums = typename simd<T, W>::reg[Rows][Vectors];
-
-  template <int Bytes>
-  MORTISE_INLINE static void run(tile_task<T> const& t) {
-    constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    using vec = simd<T, W>;
-    sums<W> sum;
-    std::size_t const last = t.rows - 1, p_row = t.p_row;
-    T const* p[Rows];
-    MORTISE_UNROLL(16)
-    for (std::size_t i = 0; i < Rows; ++i) p[i] = t.p + (i < last ? i : last) * p_row;
-    if (!Transposed && t.accumulate) {
-      T const* const c = t.c;
-      std::size_t const c_row = t.c_row;
-      MORTISE_UNROLL(16)
-      for (std::size_t i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(c + (i < last ? i : last) * c_row + v * W).v;
-      }
-    } else {
-      MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{}.v;
-      }
-    }
-    T const* q = t.q;
-    std::size_t const p_step = t.p_step, q_step = t.q_step;
-    std::size_t at = 0;
-    MORTISE_ALIGN_LOOP;
-    for (std::size_t k = t.k; k != 0; --k) {
-      typename vec::reg b[Vectors];
-      MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W).v;
-      MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) keep_in_register(b[v]);
-      MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) {
-        vec const a{p[i][at]};
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, vec{b[v]}, vec{sum[i][v]}).v;
-      }
-      q += q_step;
-      at += p_step;
-    }
-    if constexpr (Transposed) store_transposed<W>(t, sum);
-    else store_direct<W>(t, sum);
-  }
-
-  template <int W>
-  MORTISE_INLINE static void store_direct(tile_task<T> const& t, sums<W>& sum) {
-    using vec = simd<T, W>;
-    std::size_t const last = t.rows - 1, c_row = t.c_row;
-    T* const c = t.c;
-    if (t.finish) {
-      MORTISE_UNROLL(16)
-      for (std::size_t i = 0; i < Rows; ++i) {
-        vec const row_bias{t.row_bias != nullptr ? t.row_bias[i < last ? i : last] : T{0}};
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) {
-          vec y{sum[i][v]};
-          if (t.column_bias != nullptr) y += vec::load(t.column_bias + v * W);
-          if (t.row_bias != nullptr) y += row_bias;
-          if (t.relu) y = max(y, vec{});
-          y.store(c + (i < last ? i : last) * c_row + v * W);
-        }
-      }
-    } else {
-      MORTISE_UNROLL(16)
-      for (std::size_t i = 0; i < Rows; ++i) {
-        MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(c + (i < last ? i : last) * c_row + v * W);
-      }
-    }
-  }
-
- private:
-  template <int W>
-  MORTISE_INLINE static void store_transposed(tile_task<T> const& t, sums<W>& sum) {
-    using vec = simd<T, W>;
-    using narrow = simd<T, Rows>;
-    alignas(64) T flat[Vectors * W * Rows];
-    MORTISE_UNROLL(4)
-    for (int v = 0; v < Vectors; ++v) {
-      typename vec::reg block[Rows];
-      MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) block[i] = sum[i][v];
-      transpose_flat<T, W, Rows>(block);
-      MORTISE_UNROLL(16)
-      for (int i = 0; i < Rows; ++i) vec{block[i]}.store(flat + (v * Rows + i) * W);
-    }
-    narrow const bias = t.row_bias != nullptr ? narrow::load(t.row_bias) : narrow{};
-    T* c = t.c;
-    for (std::size_t j = 0; j < t.columns; ++j, c += t.c_row) {
-      narrow y = narrow::load(flat + j * Rows);
-      if (t.row_bias != nullptr) y += bias;
-      if (t.relu) y = max(y, narrow{});
-      y.store(c);
-    }
-  }
-};
-
-/// The tile of large products, with both operands packed: p in strips of its rows (p[k * Rows + i], rows past the last repeated), q in panels
-/// of its width. So every address but two is a constant, four steps are unrolled, and what is left is loads and multiply-adds.
+/// Four steps at a time, p at constant distances from its rows' pointers: what is left is loads and multiply-adds.
 ///
 /// For AVX2 6 rows by 2 vectors: 12 sums, 2 vectors of q and 2 scalars in flight are the 16 registers, and 8 loads go with 12 multiply-adds.
-/// 4 by 3 has 7 loads, but a panel of 256 steps then takes 24 of the first cache's 32 kB instead of 16. Alone on its core either reaches
-/// 98 % of the peak; where the core's other thread is busy (a shared host), 6 by 2 keeps 93 % and 4 by 3, from rows as they lie, 80 to 87.
+/// 4 by 3 has 7 loads, but a panel of 256 steps then takes 24 of the first cache's 32 kB instead of 16.
 template <class T, int Rows, int Vectors>
-struct strip_tile_kernel {
+struct tile_kernel {
   template <int Bytes>
   MORTISE_INLINE static void run(tile_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     using vec = simd<T, W>;
+    // Raw registers: the compiler turns an array of them into registers, but not an array of objects with a constructor.
     typename vec::reg sum[Rows][Vectors];
-    std::size_t const last = t.rows - 1, c_row = t.c_row;
+    std::size_t const rows = t.rows;
+    T const* p[Rows];
+    p[0] = t.p;
+    MORTISE_UNROLL(16)
+    for (std::size_t i = 1; i < Rows; ++i) p[i] = p[i - 1] + (i < rows ? t.p_row : 0);
     if (t.accumulate) {
+      T const* c = t.c;
       MORTISE_UNROLL(16)
       for (std::size_t i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec::load(t.c + (i < last ? i : last) * c_row + v * W).v;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = *reinterpret_cast<typename vec::memory const*>(c + v * W);
+        c += i + 1 < rows ? t.c_row : 0;
       }
     } else {
       MORTISE_UNROLL(16)
       for (int i = 0; i < Rows; ++i) {
         MORTISE_UNROLL(4)
-        for (int v = 0; v < Vectors; ++v) sum[i][v] = vec{}.v;
+        for (int v = 0; v < Vectors; ++v) sum[i][v] = typename vec::reg{};
       }
     }
-    T const* p = t.p;
     T const* q = t.q;
-    std::size_t k = t.k;
+    std::size_t const q_step = t.q_step, whole = t.k / 4 * 4;
+    std::size_t at = 0;
     MORTISE_ALIGN_LOOP;
-    for (; k >= 4; k -= 4, p += 4 * Rows, q += 4 * Vectors * W) {
+    for (; at < whole; at += 4) {
+      asm("" : "+r"(at));  // or g++ keeps an index for each of the four
       MORTISE_UNROLL(4)
-      for (int u = 0; u < 4; ++u) step<W>(p + u * Rows, q + u * Vectors * W, sum);
+      for (std::size_t u = 0; u < 4; ++u, q += q_step) step<W>(p, at + u, q, sum);
     }
-    for (; k != 0; --k, p += Rows, q += Vectors * W) step<W>(p, q, sum);
-    tile_kernel<T, Rows, Vectors, false>::template store_direct<W>(t, sum);
+    for (; at < t.k; ++at, q += q_step) step<W>(p, at, q, sum);
+    if (t.finish) finish<W>(t, sum);
+    T* c = t.c;
+    MORTISE_UNROLL(16)
+    for (std::size_t i = 0; i < Rows; ++i) {
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) *reinterpret_cast<typename vec::memory*>(c + v * W) = sum[i][v];
+      c += i + 1 < rows ? t.c_row : 0;
+    }
   }
 
  private:
   template <int W>
-  MORTISE_INLINE static void step(T const* p, T const* q, typename simd<T, W>::reg (&sum)[Rows][Vectors]) {
+  MORTISE_INLINE static void step(T const* const (&p)[Rows], std::size_t at, T const* q, typename simd<T, W>::reg (&sum)[Rows][Vectors]) {
     using vec = simd<T, W>;
-    typename vec::reg b[Vectors];
+    typename vec::reg a, b[Vectors];
     MORTISE_UNROLL(4)
-    for (int v = 0; v < Vectors; ++v) b[v] = vec::load(q + v * W).v;
+    for (int v = 0; v < Vectors; ++v) b[v] = *reinterpret_cast<typename vec::memory const*>(q + v * W);
     MORTISE_UNROLL(4)
     for (int v = 0; v < Vectors; ++v) keep_in_register(b[v]);
     MORTISE_UNROLL(16)
     for (int i = 0; i < Rows; ++i) {
-      vec const a{p[i]};
+      broadcast<T, W>(p[i] + at, a);
       MORTISE_UNROLL(4)
-      for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, vec{b[v]}, vec{sum[i][v]}).v;
+      for (int v = 0; v < Vectors; ++v) multiply_add<T, W>(sum[i][v], a, b[v]);
+    }
+  }
+
+  template <int W>
+  MORTISE_INLINE static void finish(tile_task<T> const& t, typename simd<T, W>::reg (&sum)[Rows][Vectors]) {
+    using vec = simd<T, W>;
+    typename vec::reg row, column[Vectors];
+    MORTISE_UNROLL(4)
+    for (int v = 0; v < Vectors; ++v) column[v] = *reinterpret_cast<typename vec::memory const*>(t.column_bias + v * W);
+    T const* row_bias = t.row_bias;
+    MORTISE_UNROLL(16)
+    for (std::size_t i = 0; i < Rows; ++i) {
+      broadcast<T, W>(row_bias, row);
+      row_bias += i + 1 < t.rows ? t.row_bias_step : 0;
+      MORTISE_UNROLL(4)
+      for (int v = 0; v < Vectors; ++v) sum[i][v] = sum[i][v] + column[v] + row;
+    }
+    if (t.relu) {
+      MORTISE_UNROLL(16)
+      for (int i = 0; i < Rows; ++i) {
+        MORTISE_UNROLL(4)
+        for (int v = 0; v < Vectors; ++v) relu_in_place<T, W>(sum[i][v]);
+      }
     }
   }
 };
 
-/// Copies into panels that a tile reads as q: to[k * width + j], k ascending, columns past the last repeat or are zero.
+/// to[k * to_row + j], for a tile to read: columns past the last, up to `width` of them in all, repeat or are zero.
 template <class T>
 struct pack_task {
   std::size_t k;
@@ -231,7 +210,8 @@ struct pack_task {
   T const* from;
   std::size_t from_row;  // copied: from[k * from_row + j]; transposed: from[j * from_row + k]
   T* to;
-  std::size_t width;     // a multiple of the vector width
+  std::size_t to_row;    // copied: is `width`
+  std::size_t width;     // a multiple of the vector's
   std::size_t panel;     // copied: where the next panel begins, if there are more columns than fit one
 };
 
@@ -260,22 +240,24 @@ struct pack_transposed {
   MORTISE_INLINE static void run(pack_task<T> const& t) {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
     using vec = simd<T, W>;
-    std::size_t const width = t.width;
-    for (std::size_t j = 0; j < width; j += W) {
+    std::size_t const to_row = t.to_row;
+    for (std::size_t j = 0; j < t.width; j += W) {
       T const* row[W];
       for (std::size_t i = 0; i < W; ++i) row[i] = t.from + (j + i < t.columns ? j + i : t.columns - 1) * t.from_row;
-      T* to = t.to + j;
-      std::size_t k = 0;
-      for (; k + W <= t.k; k += W) {
+      T* const to = t.to + j;
+      for (std::size_t k = 0; t.k < W && k < t.k; ++k)
+        for (std::size_t i = 0; i < W; ++i) to[k * to_row + i] = row[i][k];
+      for (std::size_t k = 0; t.k >= W && k < t.k; k += W) {
+        // The last block begins where it still fits, and copies again what it shares with the one before.
+        std::size_t const from = k < t.k - W ? k : t.k - W;
+        T* line = to + from * to_row;
         typename vec::reg block[W];
         MORTISE_UNROLL(16)
-        for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + k).v;
+        for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + from).v;
         transpose_flat<T, W, W>(block);
         MORTISE_UNROLL(16)
-        for (int i = 0; i < W; ++i, to += width) vec{block[i]}.store(to);
+        for (int i = 0; i < W; ++i, line += to_row) vec{block[i]}.store(line);
       }
-      for (; k < t.k; ++k, to += width)
-        for (int i = 0; i < W; ++i) to[i] = row[i][k];
     }
   }
 };
@@ -469,48 +451,45 @@ template <class T>
 struct gemm_kernels {
   using tile = void (*)(tile_task<T> const&);
 
-  std::size_t lanes;    // of a vector
-  std::size_t rows;     // of the tall tile
-  std::size_t vectors;  // of the widest tile
-  std::size_t strip_rows, strip_vectors;
-  tile strip_tile;      // both operands packed; strip_rows by strip_vectors
-  tile tiles[2][2][2];  // direct, transposed; `rows` rows, 4 rows; 2 or `vectors` vectors: a single one would not fill the multipliers
+  std::size_t lanes;     // of a vector
+  std::size_t rows;      // of a tile
+  std::size_t low_rows;  // of the tile for few rows
+  std::size_t vectors;   // of the widest tile
+  tile tiles[2][2];      // `rows` rows, `low_rows` rows; 2 or `vectors` vectors: a single one would not fill the multipliers
   void (*copied)(pack_task<T> const&);
   void (*transposed)(pack_task<T> const&);
   void (*dot)(dot_task<T> const&);
   void (*column_sum)(column_sum_task<T> const&);
 };
 
-#define MORTISE_GEMM_TILES(call, rows, transposed, most) \
-  {call<tile_kernel<T, rows, 2, transposed>, tile_task<T>>, call<tile_kernel<T, rows, most, transposed>, tile_task<T>>}
-#define MORTISE_GEMM_KERNELS(call, bytes, rows, most, strip_rows, strip_vectors, strip_tile)                   \
-  {bytes / sizeof(T), rows, most, strip_rows, strip_vectors, call<strip_tile, tile_task<T>>,                   \
-   {{MORTISE_GEMM_TILES(call, rows, false, most), MORTISE_GEMM_TILES(call, 4, false, most)},                   \
-    {MORTISE_GEMM_TILES(call, rows, true, most), MORTISE_GEMM_TILES(call, 4, true, most)}},                    \
-   call<pack_copied<T>, pack_task<T>>, call<pack_transposed<T>, pack_task<T>>,                                \
+#define MORTISE_GEMM_TILES(call, rows, vectors) \
+  {call<tile_kernel<T, rows, 2>, tile_task<T>>, call<tile_kernel<T, rows, vectors>, tile_task<T>>}
+#define MORTISE_GEMM_KERNELS(call, bytes, rows, low_rows, vectors)                            \
+  {bytes / sizeof(T), rows, low_rows, vectors,                                                \
+   {MORTISE_GEMM_TILES(call, rows, vectors), MORTISE_GEMM_TILES(call, low_rows, vectors)},    \
+   call<pack_copied<T>, pack_task<T>>, call<pack_transposed<T>, pack_task<T>>,                \
    call<dot_kernel<T>, dot_task<T>>, call<column_sum_kernel<T>, column_sum_task<T>>}
 
 template <class T>
 inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
-  using baseline_strips = tile_kernel<T, 4, 2, false>;
 #if MORTISE_X86_DISPATCH
-  using wide_strips = tile_kernel<T, 8, 3, false>;  // 8 loads, of which none is an instruction, for 24 multiply-adds: nothing to gain
-  using narrow_strips = strip_tile_kernel<T, 6, 2>;
-  static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 3, 8, 3, wide_strips);
-  static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 3, 6, 2, narrow_strips);
-#endif
-  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 2, 4, 2, baseline_strips);
-#if MORTISE_X86_DISPATCH
+  static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 8, 3);
+  static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 4, 3);
+  // For processors of before 2013: one tile stands for all, since each costs every program's compile time.
+  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 4, 2);
   switch (current_instruction_set()) {
     case instruction_set::avx512: return avx512;
     case instruction_set::avx2: return avx2;
     default: break;
   }
+#else
+  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 6, 4, 2);
 #endif
   return baseline;
 }
 
 #undef MORTISE_GEMM_KERNELS
+#undef MORTISE_TILE_ASSEMBLER
 #undef MORTISE_GEMM_TILES
 
 }  // namespace mortise::detail
