@@ -408,8 +408,8 @@ std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>:
     return all;
   }
   // Long keys over many values could make the names far longer than the file.
-  std::uint64_t budget = std::uint64_t{1} << 24;
-  for (byte_source const& s : state_->contents.sources) budget += 4 * s.size();
+  std::uint64_t budget = std::uint64_t{1} << 20;
+  for (byte_source const& s : state_->contents.sources) budget += 4 * s.size() + std::min(64 * s.size(), std::uint64_t{1} << 28);
   for_each_leaf(tree(), [&](std::string_view path, archive_value const& leaf) {
     if (leaf.is_tensor()) return;
     if (path.size() + 64 > budget) throw archive_error{name(), archive_error::no_offset, "the dotted names of its values take more memory than the file explains"};
