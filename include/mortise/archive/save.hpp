@@ -48,7 +48,7 @@ template <class Format = void>
 void save_archive(std::string const& path, archive_value const& tree, save_options const& options = {}) {
   if constexpr (std::is_void_v<Format>) {
     if (detail::ends_with(path, ".safetensors")) return save_archive<safetensors>(path, tree, options);
-    for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt"})
+    for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt", ".pth.tar"})
       if (detail::ends_with(path, extension)) return save_archive<torch_zip>(path, tree, options);
     if (detail::ends_with(path, ".npz")) return save_archive<npz>(path, tree, options);
     throw usage_error{path + ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"};

@@ -316,6 +316,17 @@ MORTISE_COLD std::vector<std::vector<archive_key const*>> match_parameters(load_
   return matched;
 }
 
+/// "the optimizer of the file keeps exp_avg, exp_avg_sq and this one momentum_buffer: ...". entry: what the file has of one parameter.
+template <class Optimizer>
+MORTISE_COLD std::string another_optimizer(archive_value const& entry, Optimizer const& o) {
+  std::string theirs, mine;
+  for (std::size_t i = 0; i < entry.size(); ++i)
+    if (entry[i].is_tensor() && !(entry.keys()[i] == archive_key{"step"})) theirs += (theirs.empty() ? "" : ", ") + entry.keys()[i].to_string();
+  for (std::size_t s = 0; s < o.slot_count(); ++s) mine += (mine.empty() ? "" : ", ") + std::string{o.slot_name(s)};
+  return "the optimizer of the file keeps " + (theirs.empty() ? "nothing" : theirs) + " for each parameter and this one " + mine +
+         ": it is another one, or has other settings; make this one alike";
+}
+
 /// Matches an optimizer with PyTorch's tree (null: the file has none), and with our own counters (null: the run is PyTorch's).
 template <class Optimizer>
 void match_optimizer(load_plan& plan, found_part const& part, archive_value const* ours, Optimizer& o) {
@@ -326,6 +337,8 @@ void match_optimizer(load_plan& plan, found_part const& part, archive_value cons
   archive_value const* const tree = part.value;
   if (tree == nullptr) {
     plan.report.missing.push_back(part.key);
+    if (plan.report.advice.empty())
+      plan.report.advice = "the file holds no optimizer: it is a model's weights and not a run; load it into the model alone, mt::load(path, net)";
     return;
   }
   archive_value const* const state = tree->find("state");
@@ -363,6 +376,7 @@ void match_optimizer(load_plan& plan, found_part const& part, archive_value cons
         std::string name = prefix + std::string{o.slot_name(s)};
         if (found == nullptr || !found->is_tensor()) {
           plan.report.missing.push_back(std::move(name));
+          if (plan.report.advice.empty()) plan.report.advice = another_optimizer(*entry, o);
           continue;
         }
         std::size_t const at = found->as_tensor().entry;

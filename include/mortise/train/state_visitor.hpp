@@ -142,9 +142,12 @@ struct state_reader {
     archive_value const* const found = dict == nullptr ? nullptr : dict->find(name);
     if constexpr (is_schedule_setting<T>) {
       archive_value const ours = to_archive(value);
-      if (found == nullptr || same_setting(*found, ours)) return;
-      report.mismatched.push_back({std::move(full), to_string(ours, 60), to_string(*found, 60)});
-      if (report.advice.empty()) report.advice = "the schedule of the file was made with other settings; make this one alike";
+      if (dict == nullptr || (found != nullptr && same_setting(*found, ours))) return;
+      if (report.advice.empty())
+        report.advice = found == nullptr ? "the schedule of the file is another one, without " + std::string{name} + "; make this one alike"
+                                         : "the schedule of the file was made with other settings; make this one alike";
+      if (found == nullptr) report.missing.push_back(std::move(full));
+      else report.mismatched.push_back({std::move(full), to_string(ours, 60), to_string(*found, 60)});
     } else if constexpr (is_schedule_progress<T>) {
     } else if (found == nullptr) {
       if (!keep_if_absent) report.missing.push_back(std::move(full));

@@ -218,7 +218,7 @@ TEST_CASE("a schedule that was made with other settings than the file's is refus
     }
     CHECK(schedule.last_epoch() == (words.empty() ? 1 : 0));
     if (!words.empty()) {
-      CHECK(words.find("other settings") != std::string::npos);
+      CHECK(words.find("make this one alike") != std::string::npos);
       mt::load(path, run, {.strict = false});  // goes on with the program's
       CHECK(schedule.last_epoch() == 1);
     }
@@ -232,9 +232,37 @@ TEST_CASE("a schedule that was made with other settings than the file's is refus
     mt::multi_step_lr const twice{.milestones = {3, 3, 7}};
     CHECK(save_and_load(twice, twice, extension).empty());
     CHECK(save_and_load(twice, mt::multi_step_lr{.milestones = {3, 7}}, extension).find("scheduler_state_dict.milestones") != std::string::npos);
+    CHECK(save_and_load(step, mt::exponential_lr{.gamma = 0.5}, extension).empty());  // a schedule whose settings the file's has as well
+    CHECK(save_and_load(step, mt::cosine_annealing_lr{.t_max = 5}, extension).find("the file is another one, without T_max") != std::string::npos);
     CHECK(save_and_load(mt::cosine_annealing_lr{.t_max = 5}, mt::cosine_annealing_lr{.t_max = 6}, extension).find("T_max (file 5, model 6)") != std::string::npos);
     mt::cosine_annealing_warm_restarts const restarts{.t_0 = 1, .t_mult = 2};
     CHECK(save_and_load(restarts, restarts, extension).empty());
+  }
+}
+
+TEST_CASE("a run that goes on with another optimizer, and weights that are no run, are refused in words") {
+  temporary_folder const folder;
+  run_of<mt::adam> saved{1};
+  saved.steps(2);
+  auto const run = saved.checkpoint();
+  net_type net;
+  mt::optimizer opt{net, mt::sgd{.momentum = 0.9f}, mt::group<"features">{.lr = 0.02f}};
+  mt::checkpoint other{net, opt};
+  auto const refused = [&other](std::string const& path) {
+    try {
+      mt::load(path, other);
+    } catch (mt::load_error const& e) {
+      return std::string{e.what()};
+    }
+    return std::string{};
+  };
+  for (char const* name : {"run.safetensors", "run.pt", "model_best.pth.tar"}) {
+    CAPTURE(name);
+    mt::save(folder.file(name), run);
+    std::string const words = refused(folder.file(name));
+    CHECK(words.find("the optimizer of the file keeps exp_avg, exp_avg_sq for each parameter and this one momentum_buffer") < words.find("missing in the file"));
+    mt::save(folder.file(name), net);
+    CHECK(refused(folder.file(name)).find("a model's weights and not a run; load it into the model alone") != std::string::npos);
   }
 }
 
