@@ -16,7 +16,7 @@ enum class activation : unsigned char { identity, relu };
 //
 // Exactness. Each element of a result is one chain of multiply-adds (fused where the processor fuses) in ascending order of the summed
 // index, whatever the thread count, the tile or the other sizes: row i of a batch has the bits it would have in any other batch of
-// two or more rows. Two cases of a b^T are summed in vector lanes instead: a single row, bound by reading the weights, and n <= 16 with
+// two or more rows. Two cases of a b^T are summed in vector lanes instead: a single row, bound by reading the weights, and n <= 4 with
 // k >= 128, where a tile's lanes would idle.
 
 /// y = activation(x w^T + bias).

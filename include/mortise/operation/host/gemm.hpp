@@ -209,7 +209,7 @@ inline bool transposed_pays(product<T> const& g) {
 /// and but for the single row without m.
 template <class T>
 inline bool dots_pay(product<T> const& g) {
-  return g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr && (g.m == 1 || (g.n <= 16 && g.k >= 128));
+  return g.a_step == 1 && g.b_step == 1 && g.b_column != 1 && g.row_bias == nullptr && (g.m == 1 || (g.n <= 4 && g.k >= 128));
 }
 
 inline constexpr std::size_t gemm_parallel_flops = 1u << 19;  // 2 us: sharing work with a thread that is awake costs 0.3
@@ -220,15 +220,21 @@ void run_product(host const& device, product<T> const& g) {
   if (g.m == 0 || g.n == 0) return;
   std::size_t const threads = 2 * g.m * g.n * g.k < gemm_parallel_flops ? 1 : static_cast<std::size_t>(device.thread_count());
   if (dots_pay(g)) {
-    bool const along_rows = g.m >= 4 * threads;
-    std::size_t const unit = along_rows ? 4 : 16, limit = along_rows ? g.m : g.n;
-    std::size_t const units = (limit + unit - 1) / unit, pieces = units < threads ? units : threads;
+    bool const single = g.m == 1;
+    std::size_t const many = single ? g.n : g.m, unit = 16, units = (many + unit - 1) / unit, pieces = units < threads ? units : threads;
     for_each_piece(device, pieces, [&](std::size_t piece) {
       range const u = part_of(units, pieces, piece);
-      std::size_t const begin = u.begin * unit, end = u.end * unit < limit ? u.end * unit : limit;
-      std::size_t const i = along_rows ? begin : 0, j = along_rows ? 0 : begin;
-      kernels.dot({along_rows ? end - begin : g.m, along_rows ? g.n : end - begin, g.k, g.a + i * g.a_row, g.a_row, g.b + j * g.b_column,
-                   g.b_column, g.c + i * g.c_row + j, g.c_row, g.column_bias != nullptr ? g.column_bias + j : nullptr, g.relu, g.accumulate});
+      std::size_t const end = u.end * unit < many ? u.end * unit : many;
+      // A few columns share what they read of 64 rows.
+      for (std::size_t at = u.begin * unit, next; at < end; at = next) {
+        next = single || end - at < 64 ? end : at + 64;
+        if (single)
+          kernels.dot({next - at, g.k, g.a, g.b + at * g.b_column, g.b_column, g.c + at, 1, g.column_bias != nullptr ? g.column_bias + at : nullptr, 1,
+                       g.relu, g.accumulate});
+        for (std::size_t j = 0; !single && j < g.n; ++j)
+          kernels.dot({next - at, g.k, g.b + j * g.b_column, g.a + at * g.a_row, g.a_row, g.c + at * g.c_row + j, g.c_row,
+                       g.column_bias != nullptr ? g.column_bias + j : nullptr, 0, g.relu, g.accumulate});
+      }
     });
     return;
   }

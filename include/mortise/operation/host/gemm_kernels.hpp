@@ -142,13 +142,16 @@ struct tile_kernel {
       }
     }
     T const* q = t.q;
-    std::size_t const q_step = t.q_step, whole = t.k / 4 * 4;
+    std::size_t const q_step = t.q_step;
     std::size_t at = 0;
     MORTISE_ALIGN_LOOP;
-    for (; at < whole; at += 4) {
-      asm("" : "+r"(at));  // or g++ keeps an index for each of the four
-      MORTISE_UNROLL(4)
-      for (std::size_t u = 0; u < 4; ++u, q += q_step) step<W>(p, at + u, q, sum);
+    // Not for x86's oldest processors: their copy costs every program's compile time.
+    if constexpr (Bytes != 16 || !MORTISE_X86_DISPATCH) {
+      for (std::size_t const whole = t.k / 4 * 4; at < whole; at += 4) {
+        asm("" : "+r"(at));  // or g++ keeps an index for each of the four
+        MORTISE_UNROLL(4)
+        for (std::size_t u = 0; u < 4; ++u, q += q_step) step<W>(p, at + u, q, sum);
+      }
     }
     for (; at < t.k; ++at, q += q_step) step<W>(p, at, q, sum);
     if (t.finish) finish<W>(t, sum);
@@ -262,20 +265,20 @@ struct pack_transposed {
   }
 };
 
-/// c(i, j) = sum over k of x(i, k) w(j, k), both contiguous along k, with nothing packed: lanes of partial sums along k, then a fixed tree.
+/// c(j) = sum over k of x(k) w(j, k), with nothing packed: lanes of partial sums along k, then a fixed tree.
 ///
-/// For one row, where reading w once is the floor, and for few columns, which would leave lanes of a tile idle. Not the chain of a tile:
-/// who calls this must decide by shapes alone.
+/// For one row, where reading w once is the floor, and for few columns (then w is the many rows, x one column's weights), which would leave
+/// lanes of a tile idle. Not the chain of a tile: who calls this must decide by shapes alone.
 template <class T>
 struct dot_task {
-  std::size_t m, n, k;
+  std::size_t n, k;
   T const* x;
-  std::size_t x_row;
   T const* w;
   std::size_t w_row;
-  T* c;
-  std::size_t c_row;
-  T const* column_bias;
+  T* c;  // c[j * c_step]
+  std::size_t c_step;
+  T const* bias;  // bias[j * bias_step], or null
+  std::size_t bias_step;
   bool relu;
   bool accumulate;
 };
@@ -284,119 +287,76 @@ template <class T>
 struct dot_kernel {
   template <int Bytes>
   MORTISE_INLINE static void run(dot_task<T> const& t) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    constexpr int sums = Bytes == 64 ? 16 : 8;
-    constexpr std::size_t wide = sums, rows = sums / 4;
-    std::size_t const whole = t.m == 1 ? t.n / wide * wide : 0;
-    for (std::size_t j = 0; j < whole; j += wide) tile<W, 1, sums>(t, 0, j);
-    for (std::size_t i = 0; i < t.m; i += rows)
-      for (std::size_t j = whole; j < t.n; j += 4) tile<W, sums / 4, 4>(t, i, j);
-  }
-
- private:
-  /// Rows and columns past the last repeat it, but for a single row: there all columns exist, and only the bases of groups of four are kept.
-  template <int W, int Rows, int Columns>
-  MORTISE_INLINE static void tile(dot_task<T> const& t, std::size_t i0, std::size_t j0) {
+    constexpr int sums = Bytes == 64 ? 16 : 8, groups = sums / 4;
     using vec = simd<T, W>;
-    constexpr bool single = Rows == 1;
-    constexpr int count = Rows * Columns;
-    static_assert(count % W == 0);
-    std::size_t const rows = t.m - i0 < Rows ? t.m - i0 : Rows, columns = t.n - j0 < Columns ? t.n - j0 : Columns;
-    T const* x[Rows];
-    MORTISE_UNROLL(16)
-    for (std::size_t i = 0; i < Rows; ++i) x[i] = t.x + (i0 + (i < rows ? i : rows - 1)) * t.x_row;
-    constexpr int pointers = single ? Columns / 4 : Columns;
-    T const* w[pointers];
-    std::size_t w_row = t.w_row;
-    MORTISE_UNROLL(16)
-    for (std::size_t j = 0; j < pointers; ++j) w[j] = t.w + (j0 + (single ? 4 * j : j < columns ? j : columns - 1)) * w_row;
-    typename vec::reg sum[count];
-    MORTISE_UNROLL(16)
-    for (int s = 0; s < count; ++s) sum[s] = vec{}.v;
-    // The elements that fill no vector make a last block of their own, zero where there are none: the loop below exists once.
-    alignas(64) T last_x[Rows][W];
-    alignas(64) T last_w[Columns][W];
-    std::size_t rest = t.k % W;
-    for (std::size_t blocks = t.k / W;; blocks = 1) {
-      std::size_t const w_row_3 = 3 * w_row;
-      for (; blocks != 0; --blocks) {
-        typename vec::reg b[Columns];
+    std::size_t const n = t.n, blocks = t.k / W;
+    // Columns in groups of four, of which the last begin where they still fit. Fewer than four columns: one at a time, in all of a group's places.
+    bool const few = n < 4;
+    std::size_t const w_row = few ? 0 : t.w_row, w_row_3 = 3 * w_row, stride = few ? 1 : sums;
+    for (std::size_t j0 = 0; j0 < n; j0 += stride) {
+      T const* w[groups];
+      MORTISE_UNROLL(4)
+      for (std::size_t g = 0; g < groups; ++g) w[g] = t.w + (few ? j0 : j0 + 4 * g < n - 4 ? j0 + 4 * g : n - 4) * t.w_row;
+      typename vec::reg sum[sums];
+      MORTISE_UNROLL(16)
+      for (int s = 0; s < sums; ++s) sum[s] = typename vec::reg{};
+      T const* x = t.x;
+      for (std::size_t block = blocks; block != 0; --block, x += W) {
+        typename vec::reg const a = *reinterpret_cast<typename vec::memory const*>(x);
         MORTISE_UNROLL(16)
-        for (int j = 0; j < Columns; ++j) {
-          if constexpr (single) {
-            // Sixteen pointers would not fit the registers: four, and what an address can add. Four lines ahead, since the hardware
-            // follows fewer streams.
-            if (j % 4 == 0) asm("" : "+r"(w[j / 4]));
-            T const* const from = w[j / 4] + (j % 4 == 3 ? w_row_3 : static_cast<std::size_t>(j % 4) * w_row);
-            __builtin_prefetch(from + 256 / sizeof(T));
-            sum[j] = fma(vec::load(x[0]), vec::load(from), vec{sum[j]}).v;
-            if (j % 4 == 3) w[j / 4] += W;
-          } else {
-            b[j] = vec::load(w[j]).v;
-            w[j] += W;
+        for (int s = 0; s < sums; ++s) {
+          // Sixteen pointers would not fit the registers: four, and what an address can add. Four lines ahead, since the hardware follows
+          // fewer streams.
+          if (s % 4 == 0) asm("" : "+r"(w[s / 4]));
+          T const* const from = w[s / 4] + (s % 4 == 3 ? w_row_3 : static_cast<std::size_t>(s % 4) * w_row);
+          __builtin_prefetch(from + 256 / sizeof(T));
+          sum[s] = a * *reinterpret_cast<typename vec::memory const*>(from) + sum[s];
+          if (s % 4 == 3) w[s / 4] += W;
+        }
+      }
+      // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
+      alignas(64) T result[sums];
+      MORTISE_UNROLL(4)
+      for (int first = 0; first < sums; first += W) {
+        MORTISE_UNROLL(4)
+        for (int half = W / 2; half > 0; half /= 2) {
+          MORTISE_UNROLL(16)
+          for (int s = 0; s < half; ++s) {
+            typename vec::reg low, high;
+            zip_lanes<T, W>(sum[first + s], sum[first + s + half], low, high, std::make_integer_sequence<int, W>{});
+            sum[first + s] = low + high;
           }
         }
-        MORTISE_UNROLL(16)
-        for (int i = 0; i < Rows; ++i) {
-          vec const a = vec::load(x[i]);
-          x[i] += W;
-          MORTISE_UNROLL(16)
-          for (int j = 0; !single && j < Columns; ++j) sum[i * Columns + j] = fma(a, vec{b[j]}, vec{sum[i * Columns + j]}).v;
-        }
+        *reinterpret_cast<typename vec::memory*>(result + first) = sum[first];
       }
-      if (rest == 0) break;
-      // Unrolled, or the pointers would live in memory.
-      MORTISE_UNROLL(16)
-      for (std::size_t i = 0; i < Rows; ++i) {
-        for (std::size_t e = 0; e < W; ++e) last_x[i][e] = e < rest ? x[i][e] : T{0};
-        x[i] = last_x[i];
-      }
-      MORTISE_UNROLL(16)
-      for (std::size_t j = 0; j < pointers; ++j) {
-        if constexpr (single) {
+      if (std::size_t const rest = t.k % W; rest != 0) {
+        MORTISE_UNROLL(4)
+        for (int g = 0; g < groups; ++g)
           for (std::size_t r = 0; r < 4; ++r)
-            for (std::size_t e = 0; e < W; ++e) last_w[4 * j + r][e] = e < rest ? w[j][r * w_row + e] : T{0};
-          w[j] = last_w[4 * j];
-        } else {
-          for (std::size_t e = 0; e < W; ++e) last_w[j][e] = e < rest ? w[j][e] : T{0};
-          w[j] = last_w[j];
-        }
+            for (std::size_t e = 0; e < rest; ++e) result[4 * g + static_cast<int>(r)] += x[e] * w[g][r * w_row + e];
       }
-      w_row = W;
-      rest = 0;
-    }
-    // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
-    alignas(64) T result[count];
-    MORTISE_UNROLL(16)
-    for (int group = 0; group < count; group += W) {
-      MORTISE_UNROLL(4)
-      for (int half = W / 2; half > 0; half /= 2) {
-        MORTISE_UNROLL(16)
-        for (int s = 0; s < half; ++s) {
-          typename vec::reg low, high;
-          zip_lanes<T, W>(sum[group + s], sum[group + s + half], low, high, std::make_integer_sequence<int, W>{});
-          sum[group + s] = low + high;
+      if (!few && j0 + sums <= n && t.c_step == 1 && t.bias_step == 1) {
+        for (std::size_t j = 0; j < sums; j += W) {
+          vec y = vec::load(result + j);
+          T* const c = t.c + j0 + j;
+          if (t.accumulate) y = vec::load(c) + y;
+          if (t.bias != nullptr) y += vec::load(t.bias + j0 + j);
+          if (t.relu) y = max(y, vec{});
+          y.store(c);
         }
-      }
-      if constexpr (single) {
-        vec y{sum[group]};
-        std::size_t const j = j0 + static_cast<std::size_t>(group);
-        if (t.accumulate) y = vec::load(t.c + j) + y;
-        if (t.column_bias != nullptr) y += vec::load(t.column_bias + j);
-        if (t.relu) y = max(y, vec{});
-        y.store(t.c + j);
       } else {
-        vec{sum[group]}.store(result + group);
-      }
-    }
-    for (std::size_t i = 0; !single && i < rows; ++i) {
-      T* const c = t.c + (i0 + i) * t.c_row + j0;
-      for (std::size_t j = 0; j < columns; ++j) {
-        T y = result[i * Columns + j];
-        if (t.accumulate) y += c[j];
-        if (t.column_bias != nullptr) y += t.column_bias[j0 + j];
-        if (t.relu) y = y > T{0} ? y : T{0};
-        c[j] = y;
+        for (std::size_t j = j0, end = few ? j0 + 1 : n; j < end; ++j) {
+          std::size_t const g = (j - j0) / 4, first = j0 + 4 * g < n - 4 || few ? j0 + 4 * g : n - 4;
+          T y = result[4 * g + (j - first)];
+          T* const c = t.c + j * t.c_step;
+          if (t.accumulate) y += *c;
+          if (t.bias != nullptr) y += t.bias[j * t.bias_step];
+          *c = t.relu && !(y > T{0}) ? T{0} : y;
+        }
       }
     }
   }
