@@ -59,7 +59,11 @@ MORTISE_INLINE void broadcast(T const* p, typename simd<T, W>::reg& r) {
     return;
   }
 #endif
+#if defined(__clang__)
+  r = *p - typename simd<T, W>::reg{};  // `simd`'s loop stays one at -O1, and would part products from their sums
+#else
   r = simd<T, W>{*p}.v;
+#endif
 }
 
 /// sum += a b.
