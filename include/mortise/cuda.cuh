@@ -18,6 +18,7 @@
 #include <mortise/operation/cuda/pool2d.cuh>
 #include <mortise/operation/cuda/reduce.cuh>
 #include <mortise/operation/cuda/softmax.cuh>
+#include <mortise/operation/cuda/transpose.cuh>
 #include <mortise/operation/cuda/update.cuh>
 #include <mortise/parallel/cuda.cuh>
 #include <mortise/train/train_step.cuh>

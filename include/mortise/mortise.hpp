@@ -31,6 +31,7 @@
 #include <mortise/module/silu.hpp>
 #include <mortise/module/softmax.hpp>
 #include <mortise/module/tanh.hpp>
+#include <mortise/module/transpose.hpp>
 
 #include <mortise/loss/bce_with_logits_loss.hpp>
 #include <mortise/loss/cross_entropy_loss.hpp>

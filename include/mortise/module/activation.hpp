@@ -9,7 +9,7 @@ namespace mortise::detail {
 /// y = f(x) by a rule of operation/activation.hpp, element by element, for any shape, in place. `From` says what backward needs: the outputs, or
 /// the slopes, which share their costly parts with the values, so that training saves them instead of x and backward is one product.
 template <class Rule, slope_source From>
-struct activation {
+struct activation_module {
   static_assert(From != slope_source::input, "written over by the output");
 
   static constexpr module_description describe(shape in) {

@@ -6,7 +6,7 @@
 namespace mortise {
 
 /// y = 1 / (1 + exp(-x)). Any shape.
-struct sigmoid : detail::activation<detail::sigmoid_rule, detail::slope_source::output> {
+struct sigmoid : detail::activation_module<detail::sigmoid_rule, detail::slope_source::output> {
   static constexpr std::string_view name = "sigmoid";
 };
 

@@ -6,7 +6,7 @@
 namespace mortise {
 
 /// y = x / (1 + exp(-x)), also known as swish. Any shape.
-struct silu : detail::activation<detail::silu_rule, detail::slope_source::saved> {
+struct silu : detail::activation_module<detail::silu_rule, detail::slope_source::saved> {
   static constexpr std::string_view name = "silu";
 };
 

@@ -6,7 +6,7 @@
 namespace mortise {
 
 /// y = tanh(x). Any shape. With `using namespace mortise` write std::tanh for the function.
-struct tanh : detail::activation<detail::tanh_rule, detail::slope_source::output> {
+struct tanh : detail::activation_module<detail::tanh_rule, detail::slope_source::output> {
   static constexpr std::string_view name = "tanh";
 };
 
