@@ -17,6 +17,7 @@
 #include <mortise/operation/cuda/normalization.cuh>
 #include <mortise/operation/cuda/pool2d.cuh>
 #include <mortise/operation/cuda/reduce.cuh>
+#include <mortise/operation/cuda/repeat.cuh>
 #include <mortise/operation/cuda/softmax.cuh>
 #include <mortise/operation/cuda/transpose.cuh>
 #include <mortise/operation/cuda/update.cuh>

@@ -24,6 +24,7 @@
 #include <mortise/module/linear.hpp>
 #include <mortise/module/multihead_attention.hpp>
 #include <mortise/module/pool2d.hpp>
+#include <mortise/module/position_embedding.hpp>
 #include <mortise/module/relu.hpp>
 #include <mortise/module/residual.hpp>
 #include <mortise/module/sequential.hpp>

@@ -7,6 +7,7 @@
 #include <mortise/module/gelu.hpp>
 #include <mortise/module/layer_norm.hpp>
 #include <mortise/module/leaky_relu.hpp>
+#include <mortise/module/position_embedding.hpp>
 #include <mortise/module/relu.hpp>
 #include <mortise/module/sigmoid.hpp>
 #include <mortise/module/silu.hpp>
@@ -25,7 +26,7 @@ CUDA_CONTRACT(on_cuda<mortise::batch_norm2d, extents<3, 5, 5>, 100>, on_cuda<mor
 CUDA_CONTRACT(on_cuda<mortise::softmax, extents<3, 40>, 40>, on_cuda<mortise::softmax_along<1>, extents<5, 19>, 19>,
               on_cuda<mortise::log_softmax, extents<21>, 21>, on_cuda<mortise::log_softmax_along<1>, extents<4, 33>, 33>)
 CUDA_CONTRACT(on_cuda<mortise::dropout, extents<37>, 1>, on_cuda<mortise::dropout_p<1, 4>, extents<3, 5>, 1>,
-              on_cuda<mortise::transpose, extents<35, 67>, 1>,
+              on_cuda<mortise::transpose, extents<35, 67>, 1>, on_cuda<mortise::position_embedding, extents<3, 19>, 4>,
               on_cuda<mortise::embedding<7, 5>, extents<6>, 24, 7>, on_cuda<mortise::embedding<3, 70>, extents<>, 4, 3>)
 
 TEST_CASE("dropout drops on the device what it drops on the host, wherever a part of the batch begins") {

@@ -6,7 +6,10 @@
 #include <mortise/module/embedding.hpp>
 #include <mortise/module/flatten.hpp>
 #include <mortise/module/linear.hpp>
+#include <mortise/module/layer_norm.hpp>
 #include <mortise/module/multihead_attention.hpp>
+#include <mortise/module/position_embedding.hpp>
+#include <mortise/module/residual.hpp>
 #include <mortise/module/sequential.hpp>
 #include <mortise/module/transpose.hpp>
 
@@ -15,6 +18,7 @@ using mortise::extents;
 MODULE_CONTRACT(on_host<mortise::multihead_attention<1>, extents<3, 4>>, on_host<mortise::multihead_attention<3>, extents<5, 6>>,
                 on_host<mortise::multihead_attention<2, true>, extents<19, 8>>, on_host<mortise::multihead_attention<2, true, false>, extents<4, 2>>)
 MODULE_CONTRACT(on_host<mortise::transpose, extents<3, 5>>, on_host<mortise::transpose, extents<37, 16>>, on_host<mortise::transpose, extents<1, 4>>)
+MODULE_CONTRACT(on_host<mortise::position_embedding, extents<3, 5>>, on_host<mortise::position_embedding, extents<37>>)
 
 namespace {
 
@@ -56,6 +60,15 @@ TEST_CASE("transpose swaps the axes of every sample") {
     for (std::size_t i = 0; i < rows; ++i)
       for (std::size_t j = 0; j < columns; ++j) wrong += y[(b * columns + j) * rows + i] != x[(b * rows + i) * columns + j];
   CHECK(wrong == 0);
+}
+
+TEST_CASE("position_embedding adds its weight to every sample") {
+  mt::model<mt::position_embedding, extents<3, 7>> net{mt::host{1}, mt::seed{3}};
+  auto const x = contract::test_values<float>(4 * 21, 5, 0);
+  auto const y = net.forward(x).to_vector();
+  auto const weight = net.parameter("weight");
+  REQUIRE(weight.extents() == mt::shape{3, 7});
+  for (std::size_t i = 0; i < x.size(); ++i) CHECK(y[i] == x[i] + weight.data()[i % 21]);
 }
 
 TEST_CASE("a class for each position: behind transpose the loss is the one of the positions as samples") {
