@@ -24,8 +24,8 @@ ROOT = HERE.parent
 # ---- rows: what is computed, and what section of work bounds it -----------------------------------------------------------------------
 
 
-def dense(*sizes):
-    return [("dense", a, b) for a, b in zip(sizes, sizes[1:])]
+def dense(*sizes, positions=1):
+    return [("dense", a, b, positions) for a, b in zip(sizes, sizes[1:])]
 
 
 def lenet_layers(padding):
@@ -33,6 +33,21 @@ def lenet_layers(padding):
     second = first // 2 - 4
     return ([("conv", 1, 6, 5, 28, first), ("pool", 6, first), ("conv", 6, 16, 5, first // 2, second), ("pool", 16, second)]
             + dense(16 * (second // 2) ** 2, 120, 84, 10))
+
+
+def resnet_layers():
+    layers, before, side = [("conv", 3, 64, 3, 32, 32)], 64, 32
+    for after, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        layers += [("conv", before, after, 3, side, side // stride), ("conv", after, after, 3, side // stride, side // stride)]
+        layers += [("conv", before, after, 1, side, side // stride)] if stride == 2 else []
+        before, side = after, side // stride
+    return layers + dense(512, 10)
+
+
+def gpt_layers(blocks, width, length, letters):
+    block = dense(width, 3 * width, positions=length) + [("attention", width, length)] + dense(width, width, positions=length) \
+        + dense(width, 4 * width, width, positions=length)
+    return [("lookup", letters, width, length)] + blocks * block + dense(width, letters, positions=length)
 
 
 TINY, MLP, LENET, LENET_PADDED = dense(64, 32, 10), dense(784, 512, 512, 10), lenet_layers(0), lenet_layers(2)
@@ -48,6 +63,8 @@ ROWS = {
     "lenet_64_sgd": ("LeNet-5, 28x28, batch 64, SGD", LENET, 64, "sgd", (3, 3), None, None),
     "lenet_64_adam": ("LeNet-5, 28x28, batch 64, Adam", LENET, 64, "adam", (3, 3), None, None),
     "lenet_padded_64_sgd": ("LeNet-5, 28x28 padded to 32x32, batch 64, SGD", LENET_PADDED, 64, "sgd", (3, 3), None, None),
+    "resnet18_32_sgd": ("ResNet-18 for 32x32, batch 32, SGD", resnet_layers(), 32, "sgd", (1.7, 1.7), None, None),
+    "gpt_12_adamw": ("GPT, 4 layers, width 128, context 64, batch 12, AdamW", gpt_layers(4, 128, 64, 65), 12, "adamw", (1.5, 2.5), None, None),
     "mlp_1": ("inference, batch 1: MLP 784-512-512-10", MLP, 1, None, (1.3, 1.3), None, None),
     "tiny_1": ("inference, batch 1: MLP 64-32-10", TINY, 1, None, (20, 20), 2, None),
     "lenet_1": ("inference, batch 1: LeNet-5", LENET, 1, None, (4, 4), None, None),
@@ -58,17 +75,26 @@ def floor(layers, batch, optimizer, machine):
     """(seconds of operations, seconds of bytes, least seconds, operations, bytes, working set): the least a step can take.
 
     A product or convolution costs the larger of its multiply-adds at the measured peak and its operands' bytes, each touched once, at the
-    measured bandwidth; pooling and the update cost their bytes.  Bias, relu and loss count as fused into their neighbours: nothing.
+    measured bandwidth; pooling, looking up and the update cost their bytes.  What is done element by element, normalisation and loss count as
+    fused into their neighbours: nothing.
     """
     passes, parameters, activations = [], 0, 0
     for i, layer in enumerate(layers):
         if layer[0] == "dense":
-            _, a, b = layer
-            x, y, w, bias, operations = batch * a, batch * b, a * b, b, 2 * batch * a * b
+            _, a, b, positions = layer
+            x, y, w, bias, operations = batch * positions * a, batch * positions * b, a * b, b, 2 * batch * positions * a * b
         elif layer[0] == "conv":
             _, c, o, k, side_in, side_out = layer
             x, y, w, bias = batch * c * side_in**2, batch * o * side_out**2, c * o * k * k, o
             operations = 2 * y * c * k * k
+        elif layer[0] == "attention":  # scores and their product with v, of the pairs that a causal mask leaves
+            _, width, length = layer
+            x, y, w, bias, operations = 3 * batch * length * width, batch * length * width, 0, 0, 2 * batch * length * length * width
+        elif layer[0] == "lookup":  # rows of a table, and a vector for each position
+            _, rows, width, length = layer
+            parameters += (rows + length) * width
+            passes.append((0, 4 * (2 if optimizer else 1) * batch * length * width))
+            continue
         else:
             _, c, side = layer
             x, y, w, bias, operations = batch * c * side**2, batch * c * side**2 // 4, 0, 0, 0
@@ -85,7 +111,7 @@ def floor(layers, batch, optimizer, machine):
             passes.append((operations, once))  # gradient of the weights
             if i > 0:
                 passes.append((operations, once))  # gradient of the input; the first layer's is not wanted
-    slots = {"sgd": 3, "adam": 7, None: 0}[optimizer]  # reads p, g, writes p; Adam also reads and writes m and v
+    slots = {"sgd": 3, "adam": 7, "adamw": 7, None: 0}[optimizer]  # reads p, g, writes p; Adam also reads and writes m and v
     passes.append((0, 4 * slots * parameters))
     working_set = 4 * ((slots // 2 + 1) * parameters + (2 if optimizer else 1) * activations)
     bandwidth = 1e9 * machine[next(key for key, limit in (("triad_24k_gbps", 40e3), ("triad_512k_gbps", 900e3), ("triad_8m_gbps", 28e6),

@@ -39,11 +39,12 @@ inline std::vector<float> inputs(std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) v[i] = number(input_seed, i);
   return v;
 }
-inline std::vector<std::int64_t> targets(std::size_t batch, std::uint64_t classes = 10) {
-  std::vector<std::int64_t> v(batch);
-  for (std::size_t i = 0; i < batch; ++i) v[i] = static_cast<std::int64_t>(integer(target_seed, i, classes));
+inline std::vector<std::int64_t> indices(std::uint64_t seed, std::size_t n, std::uint64_t below) {
+  std::vector<std::int64_t> v(n);
+  for (std::size_t i = 0; i < n; ++i) v[i] = static_cast<std::int64_t>(integer(seed, i, below));
   return v;
 }
+inline std::vector<std::int64_t> targets(std::size_t batch) { return indices(target_seed, batch, 10); }
 /// Parameter tensor `index`: U(-b, b) with b = 1 / sqrt(fan_in), PyTorch's default distribution.
 inline void fill_parameter(float* p, std::size_t n, std::uint64_t index, std::size_t fan_in) {
   float const bound = static_cast<float>(1.0 / std::sqrt(static_cast<double>(fan_in)));

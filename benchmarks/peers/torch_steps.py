@@ -26,19 +26,18 @@ def inputs(*shape):
     return numbers(1000, math.prod(shape)).reshape(shape)
 
 
-def targets(batch, classes=10):
-    return ((numbers(1001, batch).double() + 1.0) * 0.5 * classes).to(torch.int64)
+def indices(seed, n, below):
+    return ((numbers(seed, n).double() + 1.0) * 0.5 * below).to(torch.int64)
 
 
 def fill(net):
-    index = 0
+    """Weights by their fan-in; what has one axis takes that of the weight before it."""
+    fan_in = 1
     with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                bound = torch.tensor(1.0 / math.sqrt(module.weight[0].numel()), dtype=torch.float64).to(torch.float32)
-                for p in (module.weight, module.bias):
-                    p.copy_((numbers(index, p.numel()) * bound).reshape(p.shape))
-                    index += 1
+        for index, p in enumerate(net.parameters()):
+            fan_in = p[0].numel() if p.dim() > 1 else fan_in
+            bound = torch.tensor(1.0 / math.sqrt(fan_in), dtype=torch.float64).to(torch.float32)
+            p.copy_((numbers(index, p.numel()) * bound).reshape(p.shape))
     return net
 
 
@@ -57,11 +56,74 @@ def lenet(padding):
         nn.ReLU(inplace=True), nn.Linear(84, 10))
 
 
+class ResidualBlock(nn.Module):
+    def __init__(self, before, after, stride):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True),
+                                  nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = nn.Sequential() if stride == 1 else nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, x):
+        return torch.relu_(self.body(x) + self.shortcut(x))
+
+
+def resnet18():
+    blocks = ((64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1))
+    return nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), *(ResidualBlock(*b) for b in blocks),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+class Attention(nn.Module):
+    """One product for q, k and v, and an additive mask: what nanoGPT does, and faster than nn.MultiheadAttention."""
+
+    def __init__(self, width, heads, length):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.register_buffer("mask", torch.full((length, length), -math.inf).triu(1))
+
+    def forward(self, x):
+        n, length, width = x.shape
+        q, k, v = (t.view(n, length, self.heads, width // self.heads).transpose(1, 2) for t in self.qkv(x).split(width, dim=2))
+        p = torch.softmax((q * (width // self.heads) ** -0.5) @ k.transpose(2, 3) + self.mask, dim=-1)
+        return self.out((p @ v).transpose(1, 2).reshape(n, length, width))
+
+
+class Residual(nn.Module):
+    def __init__(self, *body):
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class GPT(nn.Module):
+    def __init__(self, blocks, width, length, letters):
+        super().__init__()
+        self.words, self.positions = nn.Embedding(letters, width), nn.Parameter(torch.empty(length, width))
+        self.blocks = nn.Sequential(*(layer for _ in range(blocks) for layer in (
+            Residual(nn.LayerNorm(width), Attention(width, 4, length)),
+            Residual(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)))))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, letters)
+
+    def parameters(self, recurse=True):  # in the order of use: Module lists its own first
+        yield self.words.weight
+        yield self.positions
+        for part in (self.blocks, self.norm, self.head):
+            yield from part.parameters()
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(self.words(x) + self.positions))).flatten(0, 1)
+
+
 NETWORKS = {
     "tiny": (lambda: mlp(64, 32, 10), (64,)),
     "mlp": (lambda: mlp(784, 512, 512, 10), (784,)),
     "lenet": (lambda: lenet(0), (1, 28, 28)),
     "lenet_padded": (lambda: lenet(2), (1, 28, 28)),
+    "resnet18": (resnet18, (3, 32, 32)),
+    "gpt": (lambda: GPT(4, 128, 64, 65), (64,)),
 }
 TRAINING = {
     "tiny_16_sgd": ("tiny", 16, "sgd"), "tiny_16_adam": ("tiny", 16, "adam"),
@@ -69,6 +131,7 @@ TRAINING = {
     "mlp_1024_sgd": ("mlp", 1024, "sgd"), "mlp_1024_adam": ("mlp", 1024, "adam"),
     "lenet_64_sgd": ("lenet", 64, "sgd"), "lenet_64_adam": ("lenet", 64, "adam"),
     "lenet_padded_64_sgd": ("lenet_padded", 64, "sgd"),
+    "resnet18_32_sgd": ("resnet18", 32, "sgd"), "gpt_12_adamw": ("gpt", 12, "adamw"),
 }
 INFERENCE = {"mlp_1": "mlp", "tiny_1": "tiny", "lenet_1": "lenet"}
 
@@ -89,14 +152,18 @@ class Training:
         network, batch, optimizer = TRAINING[case]
         make, shape = NETWORKS[network]
         net = fill(make())
-        self.x, self.y = inputs(batch, *shape), targets(batch)
+        if network == "gpt":
+            n = batch * math.prod(shape)
+            self.x, self.y = indices(1000, n, 65).reshape(batch, *shape), indices(1001, n, 65)
+        else:
+            self.x, self.y = inputs(batch, *shape), indices(1001, batch, 10)
         if "channels_last" in variant:
             net = net.to(memory_format=torch.channels_last)
             self.x = self.x.to(memory_format=torch.channels_last)
         parameters = list(net.parameters())
         foreach = "foreach" in variant
-        self.optimizer = (torch.optim.SGD(parameters, lr=0.01, foreach=foreach) if optimizer == "sgd"
-                          else torch.optim.Adam(parameters, lr=1e-3, foreach=foreach))
+        make_optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+        self.optimizer = make_optimizer(parameters, lr=0.01 if optimizer == "sgd" else 1e-3, foreach=foreach)
         self.loss_of = WithLoss(net)
         if "traced" in variant:
             self.loss_of = torch.jit.trace(self.loss_of, (self.x, self.y))
@@ -137,7 +204,7 @@ def entries():
     for case in TRAINING:
         for variant in ("eager", "eager_foreach", "traced", "traced_foreach"):
             yield case, variant
-        if "lenet" in case:
+        if "lenet" in case or "resnet" in case:
             yield case, "eager_foreach_channels_last"
             yield case, "traced_channels_last"
     for case in INFERENCE:
