@@ -144,6 +144,8 @@ TEST_CASE("a step spelled out and a fused one have the same bits") {
   CHECK(last < first);
   CHECK(net.parameters().to_vector() == other.parameters().to_vector());
 
+  CHECK_THROWS_AS(mt::train_step(net, loss, fused, mt::batch<>{{images(8), {8, 1, 28, 28}}, classes(8)}), mt::usage_error);  // other's optimizer
+
   auto deferred = mt::train_step(net, loss, opt, mt::batch<>{{images(8), {8, 1, 28, 28}}, classes(8)});
   std::ostringstream text;
   text << deferred;

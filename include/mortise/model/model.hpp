@@ -1,6 +1,7 @@
 // A network bound to an input shape, a device and an element type: the one place where plan, device and memory meet.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -111,6 +112,23 @@ constexpr void loss_takes() {
                 "mortise: the loss does not accept the network's output shape; the loss, that shape and what the network should end with stand "
                 "beside this message");
 }
+template <class Loss, class Targets, class Wanted>
+constexpr void loss_takes_targets() {
+  static_assert(sizeof(Loss) == 0,
+                "mortise: the loss does not take targets of this type; the loss, the targets and what it wants stand beside this message (class indices are "
+                "std::int64_t, as PyTorch's are; targets of losses that compare numbers have the model's element type)");
+}
+template <class NoLoss>
+constexpr void is_a_loss() {
+  static_assert(sizeof(NoLoss) == 0,
+                "mortise: this is no loss: it has no `template <class T> using target_type`; docs/how_to.md shows how to write one. In train_step the loss comes "
+                "before the optimizer");
+}
+template <class Loss, class T>
+concept HasTargets = requires { typename Loss::template target_type<T>; };
+template <class Loss, class Targets, class T>
+concept FitsTargets = HasTargets<Loss, T> && std::convertible_to<Targets, view<typename Loss::template target_type<T> const>>;
+
 template <class Path, class NearestPath>
 constexpr void path_names_module() {
   static_assert(sizeof(Path) == 0,
@@ -237,6 +255,15 @@ class model {
   template <class Loss>
   deferred<element, D> backward(Loss const& loss, view<typename Loss::template target_type<element> const> target) {
     return backward_scaled(loss, target, element{1});
+  }
+
+  template <class Loss, class Targets>
+    requires(!detail::FitsTargets<Loss, Targets, element>)
+  deferred<element, D> backward(Loss const&, Targets&&) {
+    if constexpr (detail::HasTargets<Loss, element>)
+      detail::loss_takes_targets<Loss, std::remove_cvref_t<Targets>, typename Loss::template target_type<element>>();
+    else detail::is_a_loss<Loss>();
+    return {device_, nullptr};
   }
 
   /// As `backward`; the loss and the gradients are multiplied by `scale` (parts of a batch, loss scaling).

@@ -1,6 +1,10 @@
 // linear: an affine map of the last axis.
 #pragma once
 
+#include <cstddef>
+#include <string_view>
+#include <type_traits>
+
 #include <mortise/module/description.hpp>
 #include <mortise/operation/gemm.hpp>
 
@@ -10,8 +14,10 @@ namespace mortise {
 ///
 /// x (batch, ..., in)   y (batch, ..., Out)   weight (Out, in)   bias (Out)
 /// Initialisation: U(-1/sqrt(in), 1/sqrt(in)) for both, PyTorch's default.
-template <std::size_t Out, bool Bias = true>
+template <std::size_t Out, auto Bias = true>
 struct linear {
+  static_assert(std::is_same_v<decltype(Bias), bool>,
+                "mortise::linear<Out, Bias>: the number of inputs is known to the compiler and does not stand here: linear<10>, not linear<84, 10>");
   static_assert(Out > 0, "mortise::linear: the number of outputs must be positive");
   static constexpr std::string_view name = "linear";
 

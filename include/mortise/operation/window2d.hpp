@@ -10,7 +10,7 @@ namespace mortise {
 constexpr std::size_t window_positions(std::size_t in, std::size_t kernel, std::size_t stride, std::size_t padding,
                                        std::size_t dilation = 1) {
   std::size_t const span = dilation * (kernel - 1) + 1;
-  return in + 2 * padding < span ? 0 : (in + 2 * padding - span) / stride + 1;
+  return in + 2 * padding < span || stride == 0 ? 0 : (in + 2 * padding - span) / stride + 1;  // stride 0: the layer has reported it
 }
 
 /// `in`, or the smallest size in which the window fits.

@@ -422,4 +422,17 @@ class optimizer {
 template <class Model, class Rule, class... Specs>
 optimizer(Model&, Rule, Specs...) -> optimizer<Model, Rule, Specs...>;
 
+// PyTorch's habit, Adam(net.parameters()): one mistake, one error.
+template <class T, UpdateRule Rule, class... Specs>
+class optimizer<view<T>, Rule, Specs...> {
+  static_assert(sizeof(T) == 0, "mortise::optimizer: it takes the model and not its parameters: mt::optimizer opt{net, mt::adam{}}");
+
+ public:
+  optimizer(view<T>, Rule const&, Specs const&...) {}
+  void step() {}
+  void zero_grad() {}
+};
+template <class T, class Rule, class... Specs>
+optimizer(view<T>, Rule, Specs...) -> optimizer<view<T>, Rule, Specs...>;
+
 }  // namespace mortise

@@ -17,6 +17,7 @@
 #include <mortise/loss/reduction.hpp>
 #include <mortise/model/deferred.hpp>
 #include <mortise/model/model.hpp>
+#include <mortise/model/optimizer_of_model.hpp>
 #include <mortise/operation/map.hpp>
 #include <mortise/operation/reduce.hpp>
 #include <mortise/optimizer/optimizer.hpp>
@@ -71,9 +72,6 @@ namespace detail {
 [[noreturn]] MORTISE_COLD inline void refuse_other_first_device(std::string const& model, std::string const& first) {
   throw usage_error("mortise::data_parallel: the model lives on " + model + ", but the first device is " + first +
                     "; list the model's device first: its parameters are the ones that are updated and saved");
-}
-[[noreturn]] MORTISE_COLD inline void refuse_other_optimizer() {
-  throw usage_error("mortise::data_parallel: this optimizer updates another model than the one that is trained here; construct both with the same model");
 }
 [[noreturn]] MORTISE_COLD inline void refuse_backward_without_forward() {
   throw usage_error("mortise::data_parallel::backward: there is no forward in training mode to go back from; call train() and forward(x) first");
@@ -349,18 +347,7 @@ class data_parallel {
 
   /// Throws usage_error where the optimizer, or what stands in for one, updates another model.
   template <class Optimizer>
-  void check_optimizer(Optimizer& optimizer) const {
-    if constexpr (requires { optimizer.model(); }) {
-      constexpr bool same_type = std::is_same_v<std::remove_cvref_t<decltype(optimizer.model())>, Model>;
-      static_assert(same_type,
-                    "mortise::train_step: the optimizer belongs to another type of model than data_parallel trains (another network, device or "
-                    "element type); construct both with the same model");
-      if constexpr (same_type)
-        if (&optimizer.model() != net_) detail::refuse_other_optimizer();
-    } else if constexpr (requires { optimizer.optimizer(); }) {
-      check_optimizer(optimizer.optimizer());
-    }
-  }
+  void check_optimizer(Optimizer& optimizer) const { detail::check_optimizer(*net_, optimizer); }
 
  private:
   using D = device_type;

@@ -590,7 +590,15 @@ load_report load(archive_reader const& in, checkpoint<P...>& run, load_options c
   return run.load_from(in, options);
 }
 template <class... P>
+load_report load(archive_reader const& in, checkpoint<P...>&& run, load_options const& options = {}) {
+  return run.load_from(in, options);
+}
+template <class... P>
 load_report load(std::string const& path, checkpoint<P...>& run, load_options const& options = {}) {
+  return run.load_from(open_archive(path), options);
+}
+template <class... P>
+load_report load(std::string const& path, checkpoint<P...>&& run, load_options const& options = {}) {
   return run.load_from(open_archive(path), options);
 }
 

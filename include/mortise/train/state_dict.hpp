@@ -189,6 +189,18 @@ load_report load(std::string const& path, M& m, load_options const& options = {}
   return load(open_archive(path), m, options);
 }
 
+// torch.save and torch.load's habit, what comes first there: one mistake, one error.
+template <class Object>
+  requires(!std::convertible_to<Object const&, std::string>)
+void save(Object const&, std::string const&) {
+  static_assert(sizeof(Object) == 0, "mortise::save: the path comes first: mt::save(\"run.pt\", net)");
+}
+template <class Object>
+  requires(!std::convertible_to<Object const&, std::string> && !std::same_as<Object, archive_reader>)
+void load(Object const&, std::string const&) {
+  static_assert(sizeof(Object) == 0, "mortise::load: the path comes first: mt::load(\"run.pt\", net)");
+}
+
 /// FNV-1a (64 bits) over the bytes of all parameters in the order of the state_dict, as 16 hexadecimal digits: equal runs, equal digests.
 template <Stateful M>
 std::string parameters_digest(M const& m) {

@@ -22,6 +22,7 @@ void const* step_identity(Optimizer const& optimizer) {
 template <class Model, class Loss, class Optimizer, class Batch>
   requires std::same_as<typename Model::device_type, cuda>
 auto train_step(Model& net, Loss const& loss, Optimizer& optimizer, Batch const& batch) {
+  detail::check_optimizer(net, optimizer);
   cuda const& device = net.device();
   auto& context = device.context();
   auto& memory = net.step_memory();
