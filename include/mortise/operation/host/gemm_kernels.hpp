@@ -301,10 +301,13 @@ struct dot_kernel {
     // Columns in groups of four, of which the last begin where they still fit. Fewer than four columns: one at a time, in all of a group's places.
     bool const few = n < 4;
     std::size_t const w_row = few ? 0 : t.w_row, w_row_3 = 3 * w_row, stride = few ? 1 : sums;
+    std::size_t const rest = t.k % W;
     for (std::size_t j0 = 0; j0 < n; j0 += stride) {
+      bool const whole = !few && n - j0 >= sums && t.c_step == 1 && t.bias_step == 1;
+      auto const group = [&](std::size_t g) MORTISE_LAMBDA_INLINE { return few ? j0 : whole || j0 + 4 * g < n - 4 ? j0 + 4 * g : n - 4; };
       T const* w[groups];
       MORTISE_UNROLL(4)
-      for (std::size_t g = 0; g < groups; ++g) w[g] = t.w + (few ? j0 : j0 + 4 * g < n - 4 ? j0 + 4 * g : n - 4) * t.w_row;
+      for (std::size_t g = 0; g < groups; ++g) w[g] = t.w + group(g) * t.w_row;
       typename vec::reg sum[sums];
       MORTISE_UNROLL(16)
       for (int s = 0; s < sums; ++s) sum[s] = typename vec::reg{};
@@ -323,44 +326,40 @@ struct dot_kernel {
         }
       }
       // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
-      alignas(64) T result[sums];
       MORTISE_UNROLL(4)
-      for (int first = 0; first < sums; first += W) {
-        MORTISE_UNROLL(4)
-        for (int half = W / 2; half > 0; half /= 2) {
-          MORTISE_UNROLL(16)
-          for (int s = 0; s < half; ++s) {
+      for (int half = W / 2; half > 0; half /= 2) {
+        MORTISE_UNROLL(16)
+        for (int s = 0; s < sums; ++s)
+          if (s % W < half) {
             typename vec::reg low, high;
-            zip_lanes<T, W>(sum[first + s], sum[first + s + half], low, high, std::make_integer_sequence<int, W>{});
-            sum[first + s] = low + high;
+            zip_lanes<T, W>(sum[s], sum[s + half], low, high, std::make_integer_sequence<int, W>{});
+            sum[s] = low + high;
           }
-        }
-        *reinterpret_cast<typename vec::memory*>(result + first) = sum[first];
       }
-      if (std::size_t const rest = t.k % W; rest != 0) {
+      if (rest == 0 && whole) {
         MORTISE_UNROLL(4)
-        for (int g = 0; g < groups; ++g)
-          for (std::size_t r = 0; r < 4; ++r)
-            for (std::size_t e = 0; e < rest; ++e) result[4 * g + static_cast<int>(r)] += x[e] * w[g][r * w_row + e];
-      }
-      if (!few && j0 + sums <= n && t.c_step == 1 && t.bias_step == 1) {
-        for (std::size_t j = 0; j < sums; j += W) {
-          vec y = vec::load(result + j);
-          T* const c = t.c + j0 + j;
+        for (int s = 0; s < sums; s += W) {
+          vec y{sum[s]};
+          T* const c = t.c + j0 + s;
           if (t.accumulate) y = vec::load(c) + y;
-          if (t.bias != nullptr) y += vec::load(t.bias + j0 + j);
+          if (t.bias != nullptr) y += vec::load(t.bias + j0 + s);
           if (t.relu) y = max(y, vec{});
           y.store(c);
         }
-      } else {
-        for (std::size_t j = j0, end = few ? j0 + 1 : n; j < end; ++j) {
-          std::size_t const g = (j - j0) / 4, first = j0 + 4 * g < n - 4 || few ? j0 + 4 * g : n - 4;
-          T y = result[4 * g + (j - first)];
-          T* const c = t.c + j * t.c_step;
-          if (t.accumulate) y += *c;
-          if (t.bias != nullptr) y += t.bias[j * t.bias_step];
-          *c = t.relu && !(y > T{0}) ? T{0} : y;
-        }
+        continue;
+      }
+      alignas(64) T result[sums];
+      MORTISE_UNROLL(4)
+      for (int s = 0; s < sums; s += W) *reinterpret_cast<typename vec::memory*>(result + s) = sum[s];
+      std::size_t const end = few ? j0 + 1 : n - j0 < sums ? n : j0 + sums;
+      for (std::size_t j = j0; j < end; ++j) {
+        std::size_t const first = group((j - j0) / 4), s = (j - j0) / 4 * 4 + (j - first);
+        T y = result[s];
+        for (std::size_t k = t.k - rest; k < t.k; ++k) y += t.x[k] * t.w[j * t.w_row + k];
+        T* const c = t.c + j * t.c_step;
+        if (t.accumulate) y += *c;
+        if (t.bias != nullptr) y += t.bias[j * t.bias_step];
+        *c = t.relu && !(y > T{0}) ? T{0} : y;
       }
     }
   }
