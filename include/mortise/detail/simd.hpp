@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <type_traits>
+#include <utility>
 
 #include <mortise/config.hpp>
 
@@ -106,18 +107,26 @@ template <class Body, class Argument>
   Body::template run<16>(a);
 }
 
-/// Runs `kernel` with the widest vectors that this processor has.
-template <class Kernel>
+/// Runs `kernel` with the widest vectors that this processor has, up to `MostBytes`: 32 for kernels that move more than they compute, or that
+/// are short beside the products and convolutions around them, since each copy costs compile time and 512 bits would gain them next to nothing.
+template <int MostBytes = 64, class Kernel>
 inline void for_this_cpu(Kernel const& kernel) {
 #if MORTISE_X86_DISPATCH
   switch (current_instruction_set()) {
-    case instruction_set::avx512: return run_avx512(kernel);
+    case instruction_set::avx512:
+      if constexpr (MostBytes >= 64) return run_avx512(kernel);
+      [[fallthrough]];
     case instruction_set::avx2: return run_avx2(kernel);
     default: break;
   }
 #endif
   run_baseline(kernel);
 }
+
+/// Whether a copy only serves x86 processors without AVX2, from before 2013 (2015 for AMD's): it must be right, and quick to compile. Its register
+/// tiles are small.
+template <int Bytes>
+inline constexpr bool for_old_processors = MORTISE_X86_DISPATCH == 1 && Bytes == 16;
 
 /// `Width` lanes of T. All arithmetic is lane by lane; vectors go by reference, since passing them by value has no stable ABI.
 template <class T, int Width>
@@ -255,14 +264,56 @@ template <class T, int W>
 MORTISE_INLINE simd<T, W> min(simd<T, W> const& a, simd<T, W> const& b) {
   return simd<T, W>{a.v < b.v ? a.v : b.v};
 }
+/// sum += a * b on bare registers, fused where the instruction set fuses. In unrolled loops it compiles faster than fma, which wraps each operand.
+template <class Reg>
+MORTISE_INLINE void add_product(Reg& sum, Reg const& a, Reg const& b) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+  sum += a * b;
+}
+
+/// to[i] = lane Lanes::from(i) of a and b, one after the other. `to` may have fewer lanes.
+template <class Lanes, class Reg, class To, std::size_t... I>
+MORTISE_INLINE void shuffle(Reg const& a, Reg const& b, To& to, std::index_sequence<I...>) {
+#if !defined(__CUDACC__)
+  to = __builtin_shufflevector(a, b, Lanes::from(static_cast<int>(I))...);
+#else  // nvcc does not carry a pack through __builtin_shufflevector
+  constexpr int w = static_cast<int>(sizeof(Reg) / sizeof(a[0]));
+  ((to[I] = Lanes::from(static_cast<int>(I)) < w ? a[Lanes::from(static_cast<int>(I)) % w] : b[Lanes::from(static_cast<int>(I)) % w]), ...);
+#endif
+}
+/// Element 2 i is lane i of a, element 2 i + 1 is lane i of b, for the lower (Half = 0) or the upper half of each block of `Block` of W lanes.
+template <int W, int Block, int Half>
+struct interleaved_lanes {
+  static constexpr int from(int lane) { return lane / Block * Block + Half * Block / 2 + lane % Block / 2 + (lane % 2 == 0 ? 0 : W); }
+};
+/// The lanes whose index has bit `Bit` not set (Upper = 0) or set, a's to where that bit is not set and b's to where it is.
+template <int W, int Bit, int Upper>
+struct gathered_blocks {
+  static constexpr int from(int lane) { return (lane & Bit) == 0 ? lane + Upper * Bit : W + lane - Bit + Upper * Bit; }
+};
+template <int First>
+struct lanes_from {
+  static constexpr int from(int lane) { return First + lane; }
+};
+
 /// Sum of the lanes, always in the same tree: halves, quarters, ...
 template <class T, int W>
 MORTISE_INLINE T sum_lanes(simd<T, W> const& a) {
-  T part[W];
-  a.store(part);
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
+  if constexpr (W == 1) {
+    return a[0];
+  } else if constexpr (W <= 4) {
+    T sum[2] = {a[0], a[1]};
+    if constexpr (W == 4) sum[0] += a[2], sum[1] += a[3];
+    return sum[0] + sum[1];
+  } else {
+    constexpr auto half = std::make_index_sequence<static_cast<std::size_t>(W / 2)>{};
+    typename simd<T, W / 2>::reg low, high;
+    shuffle<lanes_from<0>>(a.v, a.v, low, half);
+    shuffle<lanes_from<W / 2>>(a.v, a.v, high, half);
+    return sum_lanes(simd<T, W / 2>{low + high});
+  }
 }
 template <class T, int W>
 MORTISE_INLINE T max_lanes(simd<T, W> const& a) {

@@ -43,7 +43,7 @@ struct cross_entropy_loss {
                          : reduction == mortise::reduction::batchmean ? 1 / static_cast<double>(batch)
                                                                       : 1.0;
     a.scale = static_cast<T>(scale);
-    cross_entropy(device, a);
+    cross_entropy<Out::value[0], detail::positions_of(Out::value)>(device, a);
     *value = sum(device, workspace, batch * a.positions, workspace + batch * a.positions) * static_cast<T>(scale);
   }
 

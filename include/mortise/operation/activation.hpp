@@ -233,7 +233,7 @@ struct activation_backward_kernel {
 template <class T>
 void relu_forward(host const& device, std::size_t n, T const* x, T* y) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu(detail::relu_kernel<T>{x + first, y + first, count});
+    detail::for_this_cpu<32>(detail::relu_kernel<T>{x + first, y + first, count});
   });
 }
 
@@ -241,7 +241,7 @@ void relu_forward(host const& device, std::size_t n, T const* x, T* y) {
 template <class T>
 void relu_backward(host const& device, std::size_t n, T const* y, T const* dy, T* dx) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu(detail::relu_backward_kernel<T>{y + first, dy + first, dx + first, count});
+    detail::for_this_cpu<32>(detail::relu_backward_kernel<T>{y + first, dy + first, dx + first, count});
   });
 }
 

@@ -1,6 +1,6 @@
 // Softmax, negative log likelihood and its gradient in one pass over the scores.
 //
-// cross_entropy(device, cross_entropy_args<T>)
+// cross_entropy<classes, positions>(device, cross_entropy_args<T>)
 #pragma once
 
 #include <mortise/operation/cross_entropy_args.hpp>

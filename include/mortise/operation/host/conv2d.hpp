@@ -66,8 +66,13 @@ void conv2d_direct_forward_batch(host const& device, conv2d_sizes const& s, std:
   std::size_t const pieces = conv2d_pieces(device, s, batch);
   for_each_piece(device, pieces, [&](std::size_t piece) {
     std::size_t const begin = batch * piece / pieces, end = batch * (piece + 1) / pieces;
-    for_this_cpu(conv2d_direct_forward<T>{s, x + begin * s.groups * s.in_group(), weight, bias, y + begin * s.groups * s.out_group(),
-                                          workspace + piece * conv2d_direct_scratch(s), end - begin, relu});
+    T* const copies = workspace + piece * conv2d_direct_scratch(s);
+    auto* const offset = reinterpret_cast<std::uint32_t*>(copies + conv2d_round_up(conv2d_direct_copies(s)) + 4 * conv2d_lanes);
+    auto* const copied = reinterpret_cast<conv2d_copied*>(offset + conv2d_round_up(2 * s.kernel()));
+    conv2d_direct_tables(s, offset, copied);
+    if (s.pad_h + s.pad_w != 0) device.fill_zero(copies, conv2d_direct_copies(s) * sizeof(T));
+    for_this_cpu(conv2d_direct_forward<T>{s, x + begin * s.groups * s.in_group(), weight, bias, y + begin * s.groups * s.out_group(), copies, offset,
+                                          copied, end - begin, relu});
   });
 }
 
@@ -87,14 +92,15 @@ void conv2d_direct_backward_input_batch(host const& device, conv2d_sizes const& 
     }
     for (std::size_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu(samples_to_lanes_task<T>{dy + first * out_elements, out_elements, samples, out_elements, dy_lanes, {s.out_w, s.out_h, 2 * pad, 0, pad}});
+      for_this_cpu<32>(samples_to_lanes_task<T>{dy + first * out_elements, out_elements, samples, out_elements, dy_lanes, width,
+                                                {s.out_w, s.out_h, 2 * pad, 0, pad}});
       for_this_cpu(conv2d_direct_backward_input<T, Rows>{s, weight, dy_lanes, dx_lanes, taps});
-      for_this_cpu(lanes_to_samples_task<T>{dx_lanes, in_elements, dx + first * in_elements, in_elements, samples});
+      for_this_cpu<32>(lanes_to_samples_task<T>{dx_lanes, width, in_elements, dx + first * in_elements, in_elements, samples});
     }
   });
 }
 
-template <int Columns, class T>
+template <int Columns, bool Sliding, class T>
 void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias,
                                          T* workspace) {
   std::size_t const partial = conv2d_partial(s), x_elements = s.groups * s.in_c * s.padded_h() * s.padded_w();
@@ -102,6 +108,7 @@ void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const&
   // The cut into partial sums depends on the batch alone (and on the vector's length).
   std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width;
   std::size_t const pieces = blocks < conv2d_pieces(s) ? blocks : conv2d_pieces(s);
+  std::size_t const most = conv2d_weight_rows_here(Columns), rows = most < s.out_c ? most : s.out_c;
   bool const alone = device.thread_count() == 1;
   T* const partials = workspace + conv2d_pieces(s) * conv2d_direct_scratch(s);
   for_each_piece(device, pieces, [&](std::size_t piece) {
@@ -112,13 +119,22 @@ void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const&
     std::size_t const begin = blocks * piece / pieces;
     for (std::size_t block = begin; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu(samples_to_lanes_task<T>{x + first * in_elements, in_elements, samples, in_elements, x_lanes,
-                                            {s.in_w, s.in_h, 2 * s.pad_w, 2 * s.pad_h * s.padded_w(), s.pad_h * s.padded_w() + s.pad_w}});
-      for_this_cpu(conv2d_direct_backward_weight<T, Columns>{s, x_lanes, dy + first * out_elements, samples, dy_lanes, part, part + weights, block != begin});
+      for_this_cpu<32>(samples_to_lanes_task<T>{x + first * in_elements, in_elements, samples, in_elements, x_lanes, width,
+                                                {s.in_w, s.in_h, 2 * s.pad_w, 2 * s.pad_h * s.padded_w(), s.pad_h * s.padded_w() + s.pad_w}});
+      for (std::size_t group = 0; group < s.groups; ++group)
+        for (std::size_t o = 0; o < s.out_c; o += rows) {
+          std::size_t const skip = o + rows <= s.out_c ? 0 : o + rows - s.out_c;  // rows that the tile before has done
+          std::size_t const channel = group * s.out_c + o - skip, n = rows * s.positions();
+          for_this_cpu<32>(samples_to_lanes_task<T>{dy + first * out_elements + channel * s.positions(), out_elements, samples, n, dy_lanes, width,
+                                                    {n, 1, 0, 0, 0}});
+          for_this_cpu(conv2d_direct_backward_weight<T, Columns, Sliding>{s, x_lanes + group * s.in_c * s.padded_h() * s.padded_w() * width, dy_lanes,
+                                                                          part + channel * s.taps(), part + weights + channel, rows, skip,
+                                                                          block != begin});
+        }
     }
   });
-  for_this_cpu(sum_parts<T>{partials, partial, pieces, weights, dweight});
-  if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + weights, partial, pieces, s.groups * s.out_c, dbias});
+  for_this_cpu<32>(sum_parts<T>{partials, partial, pieces, weights, dweight});
+  if (dbias != nullptr) for_this_cpu<32>(sum_parts<T>{partials + weights, partial, pieces, s.groups * s.out_c, dbias});
 }
 
 /// Many channels fill vectors, and their weights do not fit the first cache: products. Few channels: direct loops.
@@ -170,7 +186,7 @@ void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T c
   } else {
     static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
     constexpr int columns = s.kernel_w <= 6 ? static_cast<int>(s.kernel_w) : detail::conv2d_tile_rows(s.kernel_w, 6);
-    detail::conv2d_direct_backward_weight_batch<columns>(device, s, batch, x, dy, dweight, dbias, workspace);
+    detail::conv2d_direct_backward_weight_batch<columns, s.stride_w == 1 && s.dilation_w == 1>(device, s, batch, x, dy, dweight, dbias, workspace);
   }
 }
 

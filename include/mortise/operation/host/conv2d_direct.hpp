@@ -63,149 +63,196 @@ inline std::size_t samples_in_vector() {
 
 // ---- copies ------------------------------------------------------------------------------------------------------------------------
 
-/// Copies `rows` rows of `n` elements; writes nothing else.
+/// Copies `rows` rows of `n` elements, which lie `every` apart in `from`; writes nothing else.
 template <int W, class T>
-MORTISE_INLINE void copy_rows(T* to, std::size_t to_step, T const* from, std::size_t from_step, std::size_t rows, std::size_t n) {
-  if constexpr (W == 1) {
-    for (std::size_t r = 0; r < rows; ++r)
-      for (std::size_t i = 0; i < n; ++i) to[r * to_step + i] = from[r * from_step + i];
-  } else {
-    constexpr std::size_t width = static_cast<std::size_t>(W);
-    if (n < width) return copy_rows<W / 2>(to, to_step, from, from_step, rows, n);
-    for (std::size_t r = 0; r < rows; ++r, to += to_step, from += from_step) {
+MORTISE_INLINE void copy_rows(T* to, std::size_t to_step, T const* from, std::size_t from_step, std::size_t every, std::size_t rows, std::size_t n) {
+  constexpr std::size_t width = static_cast<std::size_t>(W);
+  if (every == 1 && n >= width) {
+    for (; rows != 0; --rows, to += to_step, from += from_step) {
       for (std::size_t i = 0; i < n - width; i += width) simd<T, W>::load(from + i).store(to + i);
       simd<T, W>::load(from + (n - width)).store(to + (n - width));
     }
+  } else {
+    for (; rows != 0; --rows, to += to_step, from += from_step)
+      for (std::size_t i = 0; i < n; ++i) to[i] = from[i * every];
   }
 }
 
-/// Element 2 i is lane i of a, element 2 i + 1 is lane i of b, for the lower (Half = 0) or the upper half of the lanes.
-template <int W, int Half, class Reg, std::size_t... I>
-MORTISE_INLINE void interleave(Reg const& a, Reg const& b, Reg& to, std::index_sequence<I...>) {
-#if !defined(__CUDACC__)
-  to = __builtin_shufflevector(a, b, (Half * W / 2 + static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
-#else  // nvcc does not carry a pack through __builtin_shufflevector
-  ((to[I] = I % 2 == 0 ? a[Half * W / 2 + I / 2] : b[Half * W / 2 + I / 2]), ...);
-#endif
-}
-
-/// W vectors of W lanes: log2(W) perfect shuffles of the whole.
-template <int W, class Reg>
-MORTISE_INLINE void transpose_lanes(Reg (&row)[W]) {
+/// Transposes each block of `Block` lanes of each `Block` rows, by perfect shuffles of its rows.
+template <int Block, int W, class Reg>
+MORTISE_INLINE void transpose_blocks(Reg (&row)[W]) {
+  constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
   MORTISE_UNROLL(4)
-  for (int step = 1; step < W; step *= 2) {
+  for (int step = 1; step < Block; step *= 2) {
     Reg next[W];
     MORTISE_UNROLL(8)
     for (int i = 0; i < W / 2; ++i) {
-      interleave<W, 0>(row[i], row[i + W / 2], next[2 * i], std::make_index_sequence<static_cast<std::size_t>(W)>{});
-      interleave<W, 1>(row[i], row[i + W / 2], next[2 * i + 1], std::make_index_sequence<static_cast<std::size_t>(W)>{});
+      int const block = i / (Block / 2) * Block, place = i % (Block / 2);
+      shuffle<interleaved_lanes<W, Block, 0>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place], lanes);
+      shuffle<interleaved_lanes<W, Block, 1>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place + 1], lanes);
     }
     MORTISE_UNROLL(16)
     for (int i = 0; i < W; ++i) row[i] = next[i];
   }
 }
 
-/// Where element (channel, row, column) of a map lies in a padded block of samples; steps through it in row-major order.
-struct padded_cursor {
-  std::size_t in_w, in_h, skip_row, skip_map;  // skips in vectors
-  std::size_t at, column = 0, row = 0;
-
-  MORTISE_INLINE void next() {
-    ++at;
-    if (++column == in_w) {
-      column = 0;
-      at += skip_row;
-      if (++row == in_h) row = 0, at += skip_map;
+/// W vectors of W lanes: within 16 bytes, where a processor interleaves in one instruction, then such blocks change places.
+template <int W, class Reg>
+MORTISE_INLINE void transpose_lanes(Reg (&row)[W]) {
+  constexpr int in_block = 16 / (static_cast<int>(sizeof(Reg)) / W), block = in_block < W ? in_block : W;
+  transpose_blocks<block>(row);
+  if constexpr (block < W) {
+    static_assert(2 * block == W, "more than 32 bytes are not turned at once");
+    constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < block; ++i) {
+      Reg const a = row[i], b = row[i + block];
+      shuffle<gathered_blocks<W, block, 0>>(a, b, row[i], lanes);
+      shuffle<gathered_blocks<W, block, 1>>(a, b, row[i + block], lanes);
     }
   }
+}
+
+/// Lanes that are turned at once: more than 32 bytes would make the longest code of all, for little.
+template <int W, class T>
+inline constexpr int turned_lanes = W * static_cast<int>(sizeof(T)) > 32 ? 32 / static_cast<int>(sizeof(T)) : W;
+
+/// Where the elements of a map lie in a padded block of samples: `rows` rows of `columns`, from `at` on; in vectors.
+struct padded_place {
+  std::size_t columns, rows, skip_row, skip_map, at;
 };
 
-/// (samples, n) to (n, W) at the places that the cursor tells; lanes without a sample become zero.
+/// (samples, n) to (n, `lanes`) at the places told; lanes without a sample become zero. Turns W of each at once.
 template <int W, class T>
-MORTISE_INLINE void samples_to_lanes(T const* from, std::size_t sample_step, std::size_t samples, std::size_t n, T* to, padded_cursor place) {
+MORTISE_INLINE void samples_to_lanes(T const* from, std::size_t sample_step, std::size_t samples, std::size_t n, T* to, std::size_t lanes,
+                                     padded_place const& place) {
   constexpr std::size_t width = static_cast<std::size_t>(W);
-  std::size_t i = 0;
-  for (; i + width <= n; i += width) {
-    typename simd<T, W>::reg block[W];
-    if (samples == width) {
-      MORTISE_UNROLL(16)
-      for (std::size_t s = 0; s < width; ++s) block[s] = simd<T, W>::load(from + s * sample_step + i).v;
-    } else {
-      alignas(64) T rows[width][width] = {};
-      for (std::size_t s = 0; s < samples; ++s) simd<T, W>::load(from + s * sample_step + i).store(rows[s]);
-      MORTISE_UNROLL(16)
-      for (std::size_t s = 0; s < width; ++s) block[s] = simd<T, W>::load(rows[s]).v;
+  using vec = simd<T, W>;
+  alignas(64) T const none[width] = {};
+  bool const unbroken = (place.skip_row | place.skip_map) == 0;
+  std::size_t const columns = unbroken ? n : place.columns, rows = place.rows;
+  for (std::size_t lane = 0; lane < lanes; lane += width) {
+    T* at = to + place.at * lanes + lane;
+    std::size_t column = 0, row = 0;
+    for (std::size_t i = 0, count; i < n; i += count) {
+      if (n >= width) {
+        // What is left of a row goes through `part`; the last vector of all is read from before its place.
+        count = columns - column < width ? columns - column : width;
+        std::size_t const first = i + width <= n ? i : n - width;
+        typename vec::reg block[W];
+        MORTISE_UNROLL(16)
+        for (std::size_t s = 0; s < width; ++s) block[s] = vec::load(lane + s < samples ? from + (lane + s) * sample_step + first : none).v;
+        transpose_lanes<W>(block);
+        alignas(64) T part[width * width];
+        T* const out = count == width ? at : part;
+        std::size_t const step = count == width ? lanes : width;
+        MORTISE_UNROLL(16)
+        for (std::size_t s = 0; s < width; ++s) vec{block[s]}.store(out + s * step);
+        if (count != width)
+          for (std::size_t s = 0; s < count; ++s) vec::load(part + (i - first + s) * width).store(at + s * lanes);
+      } else {
+        count = 1;
+        for (std::size_t s = 0; s < width; ++s) at[s] = lane + s < samples ? from[(lane + s) * sample_step + i] : T{0};
+      }
+      at += count * lanes;
+      if ((column += count) == columns) {
+        column = 0;
+        at += place.skip_row * lanes;
+        if (++row == rows) row = 0, at += place.skip_map * lanes;
+      }
     }
-    transpose_lanes<W>(block);
-    MORTISE_UNROLL(16)
-    for (std::size_t s = 0; s < width; ++s) {
-      simd<T, W>{block[s]}.store(to + place.at * width);
-      place.next();
-    }
-  }
-  for (; i < n; ++i) {
-    for (std::size_t s = 0; s < width; ++s) to[place.at * width + s] = s < samples ? from[s * sample_step + i] : T{0};
-    place.next();
   }
 }
 
-/// (n, W) to (samples, n).
+/// (n, `lanes`) to (samples, n). Turns W of each at once.
 template <int W, class T>
-MORTISE_INLINE void lanes_to_samples(T const* from, std::size_t n, T* to, std::size_t sample_step, std::size_t samples) {
+MORTISE_INLINE void lanes_to_samples(T const* from, std::size_t lanes, std::size_t n, T* to, std::size_t sample_step, std::size_t samples) {
   constexpr std::size_t width = static_cast<std::size_t>(W);
-  std::size_t i = 0;
-  for (; i + width <= n; i += width) {
-    typename simd<T, W>::reg block[W];
-    MORTISE_UNROLL(16)
-    for (std::size_t s = 0; s < width; ++s) block[s] = simd<T, W>::load(from + (i + s) * width).v;
-    transpose_lanes<W>(block);
-    if (samples == width) {
-      MORTISE_UNROLL(16)
-      for (std::size_t s = 0; s < width; ++s) simd<T, W>{block[s]}.store(to + s * sample_step + i);
-    } else {
-      alignas(64) T rows[width][width];
-      MORTISE_UNROLL(16)
-      for (std::size_t s = 0; s < width; ++s) simd<T, W>{block[s]}.store(rows[s]);
-      for (std::size_t s = 0; s < samples; ++s) simd<T, W>::load(rows[s]).store(to + s * sample_step + i);
-    }
+  using vec = simd<T, W>;
+  if (n < width) {
+    for (std::size_t s = 0; s < samples; ++s)
+      for (std::size_t i = 0; i < n; ++i) to[s * sample_step + i] = from[i * lanes + s];
+    return;
   }
-  for (; i < n; ++i)
-    for (std::size_t s = 0; s < samples; ++s) to[s * sample_step + i] = from[i * width + s];
+  for (std::size_t lane = 0; lane < samples; lane += width)
+    for (std::size_t i = 0; i < n; i += width) {
+      std::size_t const first = i + width <= n ? i : n - width;  // the last vector overlaps the one before
+      typename vec::reg block[W];
+      MORTISE_UNROLL(16)
+      for (std::size_t s = 0; s < width; ++s) block[s] = vec::load(from + (first + s) * lanes + lane).v;
+      transpose_lanes<W>(block);
+      alignas(64) T none[width];
+      MORTISE_UNROLL(16)
+      for (std::size_t s = 0; s < width; ++s) vec{block[s]}.store(lane + s < samples ? to + (lane + s) * sample_step + first : none);
+    }
 }
+
+// Both as tasks of their own: for vectors of `lanes` elements, which may be wider than those of the copy that runs.
 
 template <class T>
 struct samples_to_lanes_task {
   T const* from;
   std::size_t sample_step, samples, n;
   T* to;
-  padded_cursor place;
+  std::size_t lanes;
+  padded_place place;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    samples_to_lanes<Bytes / static_cast<int>(sizeof(T))>(from, sample_step, samples, n, to, place);
+    samples_to_lanes<Bytes / static_cast<int>(sizeof(T))>(from, sample_step, samples, n, to, lanes, place);
   }
 };
 
 template <class T>
 struct lanes_to_samples_task {
   T const* from;
-  std::size_t n;
+  std::size_t lanes, n;
   T* to;
   std::size_t sample_step, samples;
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    lanes_to_samples<Bytes / static_cast<int>(sizeof(T))>(from, n, to, sample_step, samples);
+    lanes_to_samples<Bytes / static_cast<int>(sizeof(T))>(from, lanes, n, to, sample_step, samples);
   }
 };
 
 // ---- forward -----------------------------------------------------------------------------------------------------------------------
 
-constexpr std::size_t conv2d_direct_image(conv2d_sizes const& s) {
-  return s.pad_h + s.pad_w == 0 ? 0 : conv2d_round_up(s.in_c * s.padded_h() * s.padded_w());
-}
-/// Scratch of one piece: the padded image, its copies (and what the last vectors read beyond them), the offsets of the taps.
+/// What one copy of the input takes of each channel: of every row of its phase the columns that its tap meets, without the padding.
+struct conv2d_copied {
+  std::uint32_t to, from, rows, columns;
+};
+
+constexpr std::size_t conv2d_direct_map(conv2d_sizes const& s) { return s.copied_rows() * s.out_w; }
+constexpr std::size_t conv2d_direct_copies(conv2d_sizes const& s) { return s.kernel_w * s.stride_h * s.in_c * conv2d_direct_map(s); }
+/// Scratch of one piece: copies of the image (and what the last vectors read beyond them), the offsets of the taps, what the copies take.
 constexpr std::size_t conv2d_direct_forward_scratch(conv2d_sizes const& s) {
-  return conv2d_direct_image(s) + conv2d_round_up(s.kernel_w * s.stride_h * s.in_c * s.copied_rows() * s.out_w) + 4 * conv2d_lanes +
-         conv2d_round_up(2 * s.kernel());
+  return conv2d_round_up(conv2d_direct_copies(s)) + 4 * conv2d_lanes + conv2d_round_up(2 * s.kernel()) + conv2d_round_up(4 * s.kernel_w * s.stride_h);
+}
+
+/// Where the outputs' inputs lie in the copies, for each tap, and what each copy takes, by (tap column, phase).
+inline void conv2d_direct_tables(conv2d_sizes const& s, std::uint32_t* offset, conv2d_copied* copied) {
+  std::size_t const map = conv2d_direct_map(s), copy = s.stride_h * s.in_c * map;
+  for (std::size_t i = 0; i < s.kernel_h; ++i)
+    for (std::size_t j = 0; j < s.kernel_w; ++j) {
+      std::size_t const row = i * s.dilation_h;
+      offset[i * s.kernel_w + j] = static_cast<std::uint32_t>(j * copy + row % s.stride_h * s.in_c * map + row / s.stride_h * s.out_w);
+    }
+  // Places first, first + step, ... of a padded side: which of them, of `most`, lie in the n elements after the padding.
+  auto const inside = [](std::size_t first, std::size_t step, std::size_t pad, std::size_t n, std::size_t most) {
+    std::size_t const begin = first >= pad ? 0 : (pad - first + step - 1) / step, end = first >= pad + n ? 0 : (pad + n - first - 1) / step + 1;
+    std::pair<std::size_t, std::size_t> const r{begin, end < most ? end : most};
+    return r.first < r.second ? r : std::pair<std::size_t, std::size_t>{0, 0};
+  };
+  for (std::size_t j = 0; j < s.kernel_w; ++j)
+    for (std::size_t phase = 0; phase < s.stride_h; ++phase, ++copied) {
+      auto const [top, bottom] = inside(phase, s.stride_h, s.pad_h, s.in_h, s.copied_rows());
+      auto const [left, right] = inside(j * s.dilation_w, s.stride_w, s.pad_w, s.in_w, s.out_w);
+      bool const none = top == bottom || left == right;
+      std::size_t const row = phase + top * s.stride_h - s.pad_h, column = j * s.dilation_w + left * s.stride_w - s.pad_w;
+      copied->to = static_cast<std::uint32_t>((j * s.stride_h + phase) * s.in_c * map + top * s.out_w + left);
+      copied->from = none ? 0 : static_cast<std::uint32_t>(row * s.in_w + column);
+      copied->rows = none ? 0 : static_cast<std::uint32_t>(bottom - top);
+      copied->columns = static_cast<std::uint32_t>(right - left);
+    }
 }
 
 /// Tiles of 6 channels by 2 vectors for every layer: 12 sums, 2 inputs and a weight of the 16 registers of AVX2; 8 loads, of which 2 may cross
@@ -213,92 +260,62 @@ constexpr std::size_t conv2d_direct_forward_scratch(conv2d_sizes const& s) {
 /// loads are inputs: 8 % faster for 16 channels whose rows are whole vectors, 5 to 30 % slower where rows begin anywhere (10 or 28 wide).
 template <class T>
 struct conv2d_direct_forward {
-  conv2d_sizes s;
+  conv2d_sizes const& s;
   T const* x;
   T const* weight;
   T const* bias;
   T* y;
-  T* scratch;
+  T* copies;
+  std::uint32_t const* offset;
+  conv2d_copied const* copied;
   std::size_t samples;
   bool relu;
 
-  static constexpr int Rows = 6, Vectors = 2;
-
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    constexpr std::size_t step = static_cast<std::size_t>(Vectors * W);
-    T* const image = scratch;
-    T* const copies = image + conv2d_direct_image(s);
-    std::size_t const copy = s.stride_h * s.in_c * s.copied_rows() * s.out_w, positions = s.positions();
-    auto* const offset = reinterpret_cast<std::uint32_t*>(copies + conv2d_round_up(s.kernel_w * copy) + 4 * conv2d_lanes);
-    for (std::size_t i = 0; i < s.kernel_h; ++i)
-      for (std::size_t j = 0; j < s.kernel_w; ++j) {
-        std::size_t const row = i * s.dilation_h;
-        offset[i * s.kernel_w + j] = static_cast<std::uint32_t>(j * copy + row % s.stride_h * s.in_c * s.copied_rows() * s.out_w + row / s.stride_h * s.out_w);
+    constexpr int W = Bytes / static_cast<int>(sizeof(T)), Rows = for_old_processors<Bytes> ? 2 : 6, Vectors = for_old_processors<Bytes> ? 1 : 2;
+    constexpr std::size_t step = static_cast<std::size_t>(Vectors * W), rows = static_cast<std::size_t>(Rows);
+    std::size_t const positions = s.positions();
+    for (std::size_t n = 0; n < samples * s.groups; ++n) {
+      make_copies<(W < 8 ? W : 8)>(x + n * s.in_group());
+      std::size_t const group = n % s.groups * s.out_c;
+      for (std::size_t p = 0; p < positions; p += step) {
+        // The last tile overlaps the one before, so that only maps smaller than a tile have partial stores.
+        std::size_t const at = p + step <= positions || positions < step ? p : positions - step;
+        for (std::size_t o = 0; o < s.out_c; o += rows)
+          tile<W, Rows, Vectors>(copies + at, weight + (group + o) * s.taps(), bias == nullptr ? nullptr : bias + group + o,
+                                 y + (n * s.out_c + o) * positions + at, s.out_c - o - 1);
       }
-    for (std::size_t i = 0; i < conv2d_direct_image(s); ++i) image[i] = T{0};
-
-    for (std::size_t n = 0; n < samples; ++n)
-      for (std::size_t group = 0; group < s.groups; ++group) {
-        make_copies<W>(x + (n * s.groups + group) * s.in_group(), image, copies);
-        for (std::size_t p = 0; p < positions; p += step) {
-          // The last tile overlaps the one before, so that only maps smaller than a tile have partial stores.
-          std::size_t const at = p + step <= positions || positions < step ? p : positions - step;
-          for (std::size_t o = 0; o < s.out_c; o += static_cast<std::size_t>(Rows)) {
-            std::size_t const channel = group * s.out_c + o;
-            tile<W>(copies + at, offset, weight + channel * s.taps(), bias == nullptr ? nullptr : bias + channel,
-                    y + (n * s.groups * s.out_c + channel) * positions + at, s.out_c - o - 1);
-          }
-        }
-      }
+    }
   }
 
  private:
   template <int W>
-  MORTISE_INLINE void make_copies(T const* from, T* image, T* copies) const {
-    if (conv2d_direct_image(s) != 0) {
-      for (std::size_t c = 0; c < s.in_c; ++c)
-        copy_rows<W>(image + (c * s.padded_h() + s.pad_h) * s.padded_w() + s.pad_w, s.padded_w(), from + c * s.in_h * s.in_w, s.in_w, s.in_h, s.in_w);
-      from = image;
+  MORTISE_INLINE void make_copies(T const* from) const {
+    std::size_t const map = conv2d_direct_map(s);
+    for (std::size_t i = 0; i < s.kernel_w * s.stride_h; ++i) {
+      conv2d_copied const c = copied[i];
+      for (std::size_t channel = 0; channel < s.in_c; ++channel)
+        copy_rows<W>(copies + c.to + channel * map, s.out_w, from + c.from + channel * s.in_h * s.in_w, s.stride_h * s.in_w, s.stride_w, c.rows, c.columns);
     }
-    std::size_t const rows = s.copied_rows(), height = s.padded_h(), width = s.padded_w();
-    for (std::size_t j = 0; j < s.kernel_w; ++j)
-      for (std::size_t phase = 0; phase < s.stride_h; ++phase) {
-        // Rows phase, phase + stride, ... of the padded image; a phase may have fewer than the others.
-        std::size_t const present = height <= phase ? 0 : (height - phase - 1) / s.stride_h + 1;
-        std::size_t const wanted = present < rows ? present : rows;
-        for (std::size_t c = 0; c < s.in_c; ++c) {
-          T* const to = copies + ((j * s.stride_h + phase) * s.in_c + c) * rows * s.out_w;
-          T const* const source = from + (c * height + phase) * width + j * s.dilation_w;
-          if (s.stride_w == 1) {
-            copy_rows<W>(to, s.out_w, source, s.stride_h * width, wanted, s.out_w);
-          } else {
-            for (std::size_t r = 0; r < wanted; ++r)
-              for (std::size_t q = 0; q < s.out_w; ++q) to[r * s.out_w + q] = source[r * s.stride_h * width + q * s.stride_w];
-          }
-        }
-      }
   }
 
   /// Channels past `last` repeat it.
-  template <int W>
-  MORTISE_INLINE void tile(T const* from, std::uint32_t const* offset, T const* w, T const* b, T* to, std::size_t last) const {
+  template <int W, int Rows, int Vectors>
+  MORTISE_INLINE void tile(T const* from, T const* w, T const* b, T* to, std::size_t last) const {
     using vec = simd<T, W>;
+    constexpr std::size_t wide = static_cast<std::size_t>(Vectors * W);
     typename vec::reg sum[Rows][Vectors];  // raw registers: an array of objects with a constructor would live in memory
     T const* row[Rows];
-    T* out[Rows];
-    std::size_t const positions = s.positions();
     MORTISE_UNROLL(8)
     for (std::size_t i = 0; i < static_cast<std::size_t>(Rows); ++i) {
       std::size_t const channel = i < last ? i : last;
       row[i] = w + channel * s.taps();
-      out[i] = to + channel * positions;
       vec const start{b == nullptr ? T{0} : b[channel]};
       MORTISE_UNROLL(4)
       for (int v = 0; v < Vectors; ++v) sum[i][v] = start.v;
     }
-    std::size_t const kernel = s.kernel(), map = s.copied_rows() * s.out_w;
+    std::size_t const kernel = s.kernel(), map = conv2d_direct_map(s);
     std::size_t k = 0;
     for (std::size_t c = s.in_c; c != 0; --c, from += map)
       for (std::size_t t = 0; t < kernel; ++t, ++k) {
@@ -308,9 +325,9 @@ struct conv2d_direct_forward {
         for (int v = 0; v < Vectors; ++v) in[v] = vec::load(source + v * W).v;
         MORTISE_UNROLL(8)
         for (int i = 0; i < Rows; ++i) {
-          vec const a{row[i][k]};
+          typename vec::reg const a = vec{row[i][k]}.v;
           MORTISE_UNROLL(4)
-          for (int v = 0; v < Vectors; ++v) sum[i][v] = fma(a, vec{in[v]}, vec{sum[i][v]}).v;
+          for (int v = 0; v < Vectors; ++v) add_product(sum[i][v], a, in[v]);
         }
       }
     if (relu) {
@@ -320,16 +337,17 @@ struct conv2d_direct_forward {
         for (int v = 0; v < Vectors; ++v) sum[i][v] = max(vec{}, vec{sum[i][v]}).v;  // in this order NaN stays
       }
     }
-    std::size_t const stored = positions < static_cast<std::size_t>(Vectors * W) ? positions : static_cast<std::size_t>(Vectors * W);
+    std::size_t const positions = s.positions();
+    alignas(64) T part[static_cast<std::size_t>(Rows) * wide];
     MORTISE_UNROLL(8)
-    for (int i = 0; i < Rows; ++i) {
-      alignas(64) T part[Vectors * W];
-      T* const at = stored < static_cast<std::size_t>(Vectors * W) ? part : out[i];
+    for (std::size_t i = 0; i < static_cast<std::size_t>(Rows); ++i) {
+      T* const at = positions < wide ? part + i * wide : to + (i < last ? i : last) * positions;
       MORTISE_UNROLL(4)
       for (int v = 0; v < Vectors; ++v) vec{sum[i][v]}.store(at + v * W);
-      if (at == part)
-        for (std::size_t e = 0; e < stored; ++e) out[i][e] = part[e];
     }
+    if (positions < wide)
+      for (std::size_t i = 0; i < static_cast<std::size_t>(Rows) && i <= last; ++i)
+        for (std::size_t e = 0; e < positions; ++e) to[i * positions + e] = part[i * wide + e];
   }
 };
 
@@ -341,9 +359,31 @@ constexpr std::size_t conv2d_direct_backward_input_scratch(conv2d_sizes const& s
   return (s.out_c * s.out_h * conv2d_direct_dy_width(s) + s.in_group()) * s.groups * conv2d_lanes + conv2d_round_up(4 * s.kernel());
 }
 
+/// The taps by which inputs q, q + stride, ... of row r, a tile of them, meet outputs: for each its place in dy and in the kernel. Returns their
+/// number. A function of its own, since there is nothing for vectors in it.
+[[gnu::noinline]] inline std::size_t conv2d_direct_input_taps(conv2d_sizes const& s, std::size_t r, std::size_t q, std::size_t lanes, std::uint32_t* taps) {
+  constexpr std::size_t tile_w = conv2d_row_tile;
+  std::size_t const dy_w = conv2d_direct_dy_width(s);
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < s.kernel_h; ++i) {
+    std::size_t const row = r + s.pad_h - i * s.dilation_h;  // wraps where negative
+    if (r + s.pad_h < i * s.dilation_h || row % s.stride_h != 0 || row / s.stride_h >= s.out_h) continue;
+    for (std::size_t j = 0; j < s.kernel_w; ++j) {
+      std::size_t const column = q + s.pad_w + (tile_w - 1) * s.stride_w - j * s.dilation_w;
+      if (q + s.pad_w + (tile_w - 1) * s.stride_w < j * s.dilation_w || column % s.stride_w != 0) continue;
+      std::size_t const first = column / s.stride_w;  // in the padded dy
+      if (first > s.out_w + tile_w - 2) continue;
+      taps[2 * count] = static_cast<std::uint32_t>((row / s.stride_h * dy_w + first) * lanes);
+      taps[2 * count + 1] = static_cast<std::uint32_t>(i * s.kernel_w + j);
+      ++count;
+    }
+  }
+  return count;
+}
+
 template <class T, int Rows>
 struct conv2d_direct_backward_input {
-  conv2d_sizes s;
+  conv2d_sizes const& s;
   T const* weight;
   T const* dy;  // (groups * out_c, out_h, dy width, W)
   T* dx;        // (groups * in_c, in_h, in_w, W)
@@ -352,32 +392,16 @@ struct conv2d_direct_backward_input {
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
     constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    constexpr std::size_t tile_w = conv2d_row_tile;
-    std::size_t const dy_w = conv2d_direct_dy_width(s), kernel = s.kernel();
+    constexpr std::size_t rows = static_cast<std::size_t>(Rows), width = static_cast<std::size_t>(W);
     for (std::size_t r = 0; r < s.in_h; ++r)
       for (std::size_t residue = 0; residue < s.stride_w && residue < s.in_w; ++residue)
-        for (std::size_t q = residue; q < s.in_w; q += tile_w * s.stride_w) {
-          // The tile is inputs q, q + stride, ... of row r. A tap counts where it leads one of them to an output.
-          std::size_t count = 0;
-          for (std::size_t i = 0; i < s.kernel_h; ++i) {
-            std::size_t const row = r + s.pad_h - i * s.dilation_h;  // wraps where negative
-            if (r + s.pad_h < i * s.dilation_h || row % s.stride_h != 0 || row / s.stride_h >= s.out_h) continue;
-            for (std::size_t j = 0; j < s.kernel_w; ++j) {
-              std::size_t const column = q + s.pad_w + (tile_w - 1) * s.stride_w - j * s.dilation_w;
-              if (q + s.pad_w + (tile_w - 1) * s.stride_w < j * s.dilation_w || column % s.stride_w != 0) continue;
-              std::size_t const first = column / s.stride_w;  // in the padded dy
-              if (first > s.out_w + tile_w - 2) continue;
-              taps[2 * count] = static_cast<std::uint32_t>((row / s.stride_h * dy_w + first) * static_cast<std::size_t>(W));
-              taps[2 * count + 1] = static_cast<std::uint32_t>(i * s.kernel_w + j);
-              ++count;
-            }
-          }
+        for (std::size_t q = residue; q < s.in_w; q += conv2d_row_tile * s.stride_w) {
+          std::size_t const count = conv2d_direct_input_taps(s, r, q, width, taps);
           for (std::size_t group = 0; group < s.groups; ++group)
-            for (std::size_t c = 0; c < s.in_c; c += static_cast<std::size_t>(Rows)) {
-              std::size_t const first = c + static_cast<std::size_t>(Rows) <= s.in_c ? c : s.in_c - static_cast<std::size_t>(Rows);
-              tile<W>(weight + (group * s.out_c * s.in_c + first) * kernel,
-                      dy + group * s.out_c * s.out_h * dy_w * static_cast<std::size_t>(W), count,
-                      dx + (((group * s.in_c + first) * s.in_h + r) * s.in_w + q) * static_cast<std::size_t>(W), (s.in_w - q - 1) / s.stride_w + 1);
+            for (std::size_t c = 0; c < s.in_c; c += rows) {
+              std::size_t const first = c + rows <= s.in_c ? c : s.in_c - rows;
+              tile<W>(weight + (group * s.out_c * s.in_c + first) * s.kernel(), dy + group * s.out_c * s.out_h * conv2d_direct_dy_width(s) * width, count,
+                      dx + (((group * s.in_c + first) * s.in_h + r) * s.in_w + q) * width, (s.in_w - q - 1) / s.stride_w + 1);
             }
         }
   }
@@ -403,9 +427,9 @@ struct conv2d_direct_backward_input {
         for (int v = 0; v < tile_w; ++v) in[v] = vec::load(source + v * W).v;
         MORTISE_UNROLL(8)
         for (int i = 0; i < Rows; ++i) {
-          vec const factor{a[static_cast<std::size_t>(i) * kernel]};
+          typename vec::reg const factor = vec{a[static_cast<std::size_t>(i) * kernel]}.v;
           MORTISE_UNROLL(4)
-          for (int v = 0; v < tile_w; ++v) sum[i][v] = fma(factor, vec{in[v]}, vec{sum[i][v]}).v;
+          for (int v = 0; v < tile_w; ++v) add_product(sum[i][v], factor, in[v]);
         }
       }
     MORTISE_UNROLL(8)
@@ -427,139 +451,106 @@ constexpr std::size_t conv2d_direct_backward_weight_scratch(conv2d_sizes const& 
   return s.groups * s.in_c * s.padded_h() * s.padded_w() * conv2d_lanes + conv2d_most_rows * s.positions() * conv2d_lanes;
 }
 
-/// The sums of the lanes of `N` vectors, each in the tree of sum_lanes.
-template <int N, class T, int W>
-MORTISE_INLINE void sum_lanes_of(typename simd<T, W>::reg const (&v)[N], T* sums) {
-  using reg = typename simd<T, W>::reg;
-  MORTISE_UNROLL(8)
-  for (int block = 0; block < N; block += W) {
-    reg part[W];
-    MORTISE_UNROLL(16)
-    for (int i = 0; i < W; ++i) part[i] = block + i < N ? v[block + i < N ? block + i : 0] : reg{};
-    MORTISE_UNROLL(4)
-    for (int half = W / 2; half > 0; half /= 2) {
-      MORTISE_UNROLL(8)
-      for (int i = 0; i < half; ++i) {
-        reg low, high;
-        interleave<W, 0>(part[i], part[i + half], low, std::make_index_sequence<static_cast<std::size_t>(W)>{});
-        interleave<W, 1>(part[i], part[i + half], high, std::make_index_sequence<static_cast<std::size_t>(W)>{});
-        part[i] = low + high;
-      }
-    }
-    alignas(64) T all[W];
-    simd<T, W>{part[0]}.store(all);
-    for (int i = 0; i < W && block + i < N; ++i) sums[block + i] = all[i];
-  }
+/// Rows of a register tile of the weight's gradient with `columns` columns, in a copy with vectors of `bytes`.
+constexpr int conv2d_weight_rows(int columns, int bytes, bool old) {
+  int const most = old ? 1 : (bytes == 64 ? 24 : 12) / columns;
+  return most < 1 ? 1 : most < static_cast<int>(conv2d_most_rows) ? most : static_cast<int>(conv2d_most_rows);
+}
+/// The same on this machine.
+inline std::size_t conv2d_weight_rows_here(int columns) {
+  int const bytes = 16 << static_cast<int>(current_instruction_set());
+  return static_cast<std::size_t>(conv2d_weight_rows(columns, bytes, for_old_processors<16> && bytes == 16));
 }
 
-/// dweight += x dy and dbias += dy for the output channels [first + skip, first + Rows) of one block of samples.
-template <class T, int Columns>
+/// dweight += x dy and dbias += dy for the output channels [skip, rows) of one block of samples.
+/// Sliding, where stride and dilation along a row are 1: neighbouring outputs share all inputs but one, which stay in registers.
+template <class T, int Columns, bool Sliding>
 struct conv2d_direct_backward_weight {
-  conv2d_sizes s;
-  T const* x;   // (groups * in_c, padded_h, padded_w, W)
-  T const* dy;  // (groups * out_c, out_h, out_w) of the block's first sample
-  std::size_t samples;
-  T* dy_lanes;  // (Rows, out_h, out_w, W)
-  T* dweight;
+  conv2d_sizes const& s;
+  T const* x;   // (in_c, padded_h, padded_w, W) of the channels' group
+  T const* dy;  // (rows, out_h, out_w, W)
+  T* dweight;   // of the first channel
   T* dbias;
+  std::size_t rows, skip;  // at most conv2d_weight_rows; the first `skip` are done
   bool accumulate;
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    constexpr int W = Bytes / static_cast<int>(sizeof(T));
-    constexpr int most = (Bytes == 64 ? 24 : 12) / Columns;
-    constexpr int Rows = most < 1 ? 1 : most > 8 ? 8 : most;
+    constexpr int W = Bytes / static_cast<int>(sizeof(T)), Rows = conv2d_weight_rows(Columns, Bytes, for_old_processors<Bytes>);
     constexpr std::size_t width = static_cast<std::size_t>(W), columns = static_cast<std::size_t>(Columns);
-    std::size_t const rows = static_cast<std::size_t>(Rows) < s.out_c ? static_cast<std::size_t>(Rows) : s.out_c;  // others repeat the last
-    using vec = simd<T, W>;
-    std::size_t const positions = s.positions(), map = s.padded_h() * s.padded_w() * width;
-    for (std::size_t group = 0; group < s.groups; ++group)
-      for (std::size_t o = 0; o < s.out_c; o += rows) {
-        std::size_t const first = group * s.out_c + (o + rows <= s.out_c ? o : s.out_c - rows);
-        std::size_t const skip = group * s.out_c + o - first;  // rows that the tile before has done
-        samples_to_lanes<W>(dy + first * positions, s.groups * s.out_group(), samples, rows * positions, dy_lanes,
-                            padded_cursor{positions, rows, 0, 0, 0});
-        for (std::size_t i = skip; i < rows; ++i) {
-          typename vec::reg part[4] = {vec{}.v, vec{}.v, vec{}.v, vec{}.v};
-          T const* const from = dy_lanes + i * positions * width;
-          std::size_t p = 0;
-          for (; p + 4 <= positions; p += 4) {
-            MORTISE_UNROLL(4)
-            for (std::size_t v = 0; v < 4; ++v) part[v] += vec::load(from + (p + v) * width).v;
-          }
-          for (; p < positions; ++p) part[0] += vec::load(from + p * width).v;
-          T const sum = sum_lanes(vec{(part[0] + part[1]) + (part[2] + part[3])});
-          dbias[first + i] = accumulate ? dbias[first + i] + sum : sum;
-        }
-        T const* from = x + group * s.in_c * map;
-        for (std::size_t c = 0; c < s.in_c; ++c, from += map)
-          for (std::size_t i = 0; i < s.kernel_h; ++i)
-            for (std::size_t j = 0; j < s.kernel_w; j += columns) {
-              std::size_t const left = j + columns <= s.kernel_w ? j : s.kernel_w - columns;
-              T sums[Rows * Columns];
-              tile<W, Rows>(from + (i * s.dilation_h * s.padded_w() + left * s.dilation_w) * width, rows - 1, sums);
-              for (std::size_t m = skip; m < rows; ++m)
-                for (std::size_t t = j - left; t < columns; ++t) {
-                  T& to = dweight[(first + m) * s.taps() + c * s.kernel() + i * s.kernel_w + left + t];
-                  to = accumulate ? to + sums[m * columns + t] : sums[m * columns + t];
-                }
+    bias<W>();
+    T const* from = x;
+    for (std::size_t c = 0; c < s.in_c; ++c, from += s.padded_h() * s.padded_w() * width)
+      for (std::size_t i = 0; i < s.kernel_h; ++i)
+        for (std::size_t j = 0; j < s.kernel_w; j += columns) {
+          std::size_t const left = j + columns <= s.kernel_w ? j : s.kernel_w - columns;
+          alignas(64) T sums[static_cast<std::size_t>(Rows * Columns)][width];
+          tile<W, Rows>(from + (i * s.dilation_h * s.padded_w() + left * s.dilation_w) * width, sums);
+          for (std::size_t m = skip; m < rows; ++m)
+            for (std::size_t t = j - left; t < columns; ++t) {
+              T const sum = sum_lanes(simd<T, W>::load(sums[m * columns + t]));
+              T& to = dweight[m * s.taps() + c * s.kernel() + i * s.kernel_w + left + t];
+              to = accumulate ? to + sum : sum;
             }
-      }
+        }
   }
 
  private:
+  template <int W>
+  MORTISE_INLINE void bias() const {
+    using vec = simd<T, W>;
+    constexpr std::size_t width = static_cast<std::size_t>(W);
+    std::size_t const positions = s.positions();
+    for (std::size_t m = skip; m < rows; ++m) {
+      typename vec::reg part[4] = {vec{}.v, vec{}.v, vec{}.v, vec{}.v};
+      T const* const from = dy + m * positions * width;
+      std::size_t p = 0;
+      for (; p + 4 <= positions; p += 4) {
+        MORTISE_UNROLL(4)
+        for (std::size_t v = 0; v < 4; ++v) part[v] += vec::load(from + (p + v) * width).v;
+      }
+      for (; p < positions; ++p) part[0] += vec::load(from + p * width).v;
+      T const sum = sum_lanes(vec{(part[0] + part[1]) + (part[2] + part[3])});
+      dbias[m] = accumulate ? dbias[m] + sum : sum;
+    }
+  }
+
   template <int W, int Rows>
-  MORTISE_INLINE void tile(T const* from, std::size_t last, T* sums) const {
+  MORTISE_INLINE void tile(T const* from, T (&sums)[Rows * Columns][W]) const {
     using vec = simd<T, W>;
     constexpr std::size_t width = static_cast<std::size_t>(W);
     typename vec::reg sum[Rows * Columns];
     MORTISE_UNROLL(24)
     for (int i = 0; i < Rows * Columns; ++i) sum[i] = vec{}.v;
-    T const* g[Rows];
+    T const* g[Rows];  // rows past the last repeat it
     MORTISE_UNROLL(8)
-    for (std::size_t m = 0; m < static_cast<std::size_t>(Rows); ++m) g[m] = dy_lanes + (m < last ? m : last) * s.positions() * width;
-    std::size_t const step = s.stride_w * width, tap = s.dilation_w * width, row = s.stride_h * s.padded_w() * width;
+    for (std::size_t m = 0; m < static_cast<std::size_t>(Rows); ++m) g[m] = dy + (m < rows ? m : rows - 1) * s.positions() * width;
+    std::size_t const step = s.stride_w * width, tap = s.dilation_w * width;
     std::size_t at = 0;
-    if (Columns > 1 && step == width && tap == width) {
-      // Neighbouring outputs share all inputs but one: they stay in registers, which change their roles from output to output.
-      for (std::size_t p = 0; p < s.out_h; ++p, from += row) {
-        T const* source = from;
-        typename vec::reg in[Columns];
-        MORTISE_UNROLL(8)
-        for (int t = 0; t < Columns - 1; ++t) in[t] = vec::load(source + static_cast<std::size_t>(t) * width).v;
-        for (std::size_t q = s.out_w; q != 0;) {
-          MORTISE_UNROLL(8)
-          for (int u = 0; u < Columns; ++u) {
-            in[(u + Columns - 1) % Columns] = vec::load(source + static_cast<std::size_t>(Columns - 1) * width).v;
-            MORTISE_UNROLL(8)
-            for (int m = 0; m < Rows; ++m) {
-              vec const d = vec::load(g[m] + at);
-              MORTISE_UNROLL(8)
-              for (int t = 0; t < Columns; ++t) sum[m * Columns + t] = fma(d, vec{in[(u + t) % Columns]}, vec{sum[m * Columns + t]}).v;
-            }
-            source += width;
-            at += width;
-            if (--q == 0) break;
-          }
-        }
-      }
-      return sum_lanes_of<Rows * Columns, T, W>(sum, sums);
-    }
-    for (std::size_t p = 0; p < s.out_h; ++p, from += row) {
+    for (std::size_t p = 0; p < s.out_h; ++p, from += s.stride_h * s.padded_w() * width) {
       T const* source = from;
-      for (std::size_t q = 0; q < s.out_w; ++q, source += step, at += width) {
-        typename vec::reg in[Columns];
+      typename vec::reg in[Columns];
+      if constexpr (Sliding) {
         MORTISE_UNROLL(8)
-        for (int t = 0; t < Columns; ++t) in[t] = vec::load(source + static_cast<std::size_t>(t) * tap).v;
+        for (int t = 1; t < Columns; ++t) in[t] = vec::load(source + static_cast<std::size_t>(t - 1) * width).v;
+      }
+      for (std::size_t q = 0; q < s.out_w; ++q, source += step, at += width) {
+        MORTISE_UNROLL(8)
+        for (int t = 0; t < Columns - 1; ++t) {
+          if constexpr (Sliding) in[t] = in[t + 1];
+          else in[t] = vec::load(source + static_cast<std::size_t>(t) * tap).v;
+        }
+        in[Columns - 1] = vec::load(source + static_cast<std::size_t>(Columns - 1) * tap).v;
         MORTISE_UNROLL(8)
         for (int m = 0; m < Rows; ++m) {
-          vec const d = vec::load(g[m] + at);
+          typename vec::reg const d = vec::load(g[m] + at).v;
           MORTISE_UNROLL(8)
-          for (int t = 0; t < Columns; ++t) sum[m * Columns + t] = fma(d, vec{in[t]}, vec{sum[m * Columns + t]}).v;
+          for (int t = 0; t < Columns; ++t) add_product(sum[m * Columns + t], d, in[t]);
         }
       }
     }
-    sum_lanes_of<Rows * Columns, T, W>(sum, sums);
+    MORTISE_UNROLL(24)
+    for (int i = 0; i < Rows * Columns; ++i) vec{sum[i]}.store(sums[i]);
   }
 };
 

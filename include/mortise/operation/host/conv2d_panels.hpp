@@ -301,14 +301,14 @@ struct panel_gather {
       std::size_t const present = c >= p.src_c ? 0 : p.src_c - c < width ? p.src_c - c : width;
       T const* const from = src + (n * p.src_c + (present == 0 ? 0 : c)) * map;
       if (p.winograd) {
-        samples_to_lanes<W>(from, map, present, map, lanes, {p.src_w, p.src_h, p.lane_w() - p.src_w, 0, p.pad_h * p.lane_w() + p.pad_w});
+        samples_to_lanes<turned_lanes<W, T>>(from, map, present, map, lanes, width, {p.src_w, p.src_h, p.lane_w() - p.src_w, 0, p.pad_h * p.lane_w() + p.pad_w});
         std::size_t const tiles = p.rows(0), depth = p.src_padded(), point = p.v_step(0);
         T* to = v + n * tiles * depth + c;
         for (std::size_t i = 0; i < p.tiles_h(); ++i)
           for (std::size_t j = 0; j < p.tiles_w(); ++j, to += depth)
             winograd_tile<winograd_input, W>(lanes + (4 * i * p.lane_w() + 4 * j) * width, p.lane_w() * width, width, to, 6 * point, point);
       } else {
-        samples_to_lanes<W>(from, map, present, map, lanes, {map, 1, 0, 0, 0});
+        samples_to_lanes<turned_lanes<W, T>>(from, map, present, map, lanes, width, {map, 1, 0, 0, 0});
         T* product = v;
         for (std::size_t s = 0; s < p.classes; ++s) {
           panel_class const& k = p.cls[s];
@@ -349,7 +349,8 @@ struct panel_gather_gradient {
     for (std::size_t unit = begin; unit < end; ++unit) {
       std::size_t const n = unit / blocks, c = unit % blocks * width;
       std::size_t const present = c >= p.dst_c ? 0 : p.dst_c - c < width ? p.dst_c - c : width;
-      samples_to_lanes<W>(dy + (n * p.dst_c + (present == 0 ? 0 : c)) * map, map, present, map, lanes, {p.dst_w, p.dst_h, lane_w - p.dst_w, 0, 0});
+      samples_to_lanes<turned_lanes<W, T>>(dy + (n * p.dst_c + (present == 0 ? 0 : c)) * map, map, present, map, lanes, width,
+                                          {p.dst_w, p.dst_h, lane_w - p.dst_w, 0, 0});
       T* to = d + n * p.rows(0) * depth + c;
       if (p.winograd) {
         std::size_t const point = p.d_step();
@@ -482,7 +483,7 @@ struct panel_compute {
           product += p.m_step(s, 2 * width);
         }
       }
-      lanes_to_samples<W>(lanes, map, dst + (n * p.dst_c + first) * map, map, present);
+      lanes_to_samples<turned_lanes<W, T>>(lanes, width, map, dst + (n * p.dst_c + first) * map, map, present);
     }
   }
 };

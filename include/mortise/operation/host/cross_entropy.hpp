@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include <mortise/detail/math.hpp>
 #include <mortise/detail/simd.hpp>
@@ -210,8 +211,11 @@ struct cross_entropy_rows_kernel {
 
 }  // namespace detail
 
-template <class T>
-MORTISE_INLINE void cross_entropy(host const& device, cross_entropy_args<T> const& a) {
+/// Classes and positions are those of the arguments, so that only one of the two kernels is compiled.
+template <std::size_t Classes, std::size_t Positions, class T>
+void cross_entropy(host const& device, cross_entropy_args<T> const& a) {
+  constexpr bool along_classes = Classes > detail::few_classes && Positions < detail::most_lanes;
+  using kernel = std::conditional_t<along_classes, detail::cross_entropy_rows_kernel<T>, detail::cross_entropy_kernel<T>>;
   T weight_sum(static_cast<T>(a.classes));
   if (a.weight != nullptr) {
     double sum = 0;
@@ -222,17 +226,10 @@ MORTISE_INLINE void cross_entropy(host const& device, cross_entropy_args<T> cons
   std::size_t const per_sample = a.classes * a.positions;
   std::size_t const samples = (16384 / per_sample + 16) & ~std::size_t{15};
   std::size_t const piece = a.positions == 1 ? samples : per_sample >= 16384 ? 1 : samples;
-  // Inlined where classes and positions are constants, so that only one of the two is compiled.
-  if (a.classes <= detail::few_classes || a.positions >= detail::most_lanes)
-    for_each_piece(device, (a.batch + piece - 1) / piece, [&](std::size_t p) {
-      std::size_t const first = p * piece;
-      detail::for_this_cpu(detail::cross_entropy_kernel<T>{a, weight_sum, first, first + piece < a.batch ? first + piece : a.batch});
-    });
-  else
-    for_each_piece(device, (a.batch + piece - 1) / piece, [&](std::size_t p) {
-      std::size_t const first = p * piece;
-      detail::for_this_cpu(detail::cross_entropy_rows_kernel<T>{a, weight_sum, first, first + piece < a.batch ? first + piece : a.batch});
-    });
+  for_each_piece(device, (a.batch + piece - 1) / piece, [&](std::size_t p) {
+    std::size_t const first = p * piece;
+    detail::for_this_cpu<32>(kernel{a, weight_sum, first, first + piece < a.batch ? first + piece : a.batch});
+  });
 }
 
 }  // namespace mortise

@@ -20,29 +20,11 @@ struct pool2d_bytes {
   typedef std::uint8_t memory __attribute__((vector_size(W), aligned(1), may_alias));
 };
 
-template <int W, class Reg, std::size_t... I>
-MORTISE_INLINE void even_and_odd(Reg const& a, Reg const& b, Reg& even, Reg& odd, std::index_sequence<I...>) {
-#if !defined(__CUDACC__)
-  even = __builtin_shufflevector(a, b, static_cast<int>(2 * I)...);
-  odd = __builtin_shufflevector(a, b, static_cast<int>(2 * I + 1)...);
-#else  // nvcc does not carry a pack through __builtin_shufflevector
-  constexpr std::size_t w = W;
-  ((even[I] = 2 * I < w ? a[2 * I % w] : b[2 * I % w], odd[I] = 2 * I + 1 < w ? a[(2 * I + 1) % w] : b[(2 * I + 1) % w]), ...);
-#endif
-}
-template <int W, class Reg, std::size_t... I>
-MORTISE_INLINE void interleave_both(Reg const& a, Reg const& b, Reg& low, Reg& high, std::index_sequence<I...>) {
-#if !defined(__CUDACC__)
-  low = __builtin_shufflevector(a, b, (static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
-  high = __builtin_shufflevector(a, b, (W / 2 + static_cast<int>(I / 2) + (I % 2 == 0 ? 0 : W))...);
-#else
-  ((low[I] = I % 2 == 0 ? a[I / 2] : b[I / 2], high[I] = I % 2 == 0 ? a[W / 2 + I / 2] : b[W / 2 + I / 2]), ...);
-#endif
-}
-
-/// Eight at most: few rows fill more, and each width is a copy of the code.
-template <class T, int Bytes>
-inline constexpr int pool2d_pairs_lanes = Bytes / static_cast<int>(sizeof(T)) < 8 ? Bytes / static_cast<int>(sizeof(T)) : 8;
+/// Of two vectors side by side the lanes with even (Odd = 0) or odd index.
+template <int Odd>
+struct every_second_lane {
+  static constexpr int from(int lane) { return 2 * lane + Odd; }
+};
 
 /// Calls f.template chunk<width>() with the widest vector that a row of outputs fills; it must have at least 4.
 template <int W, class F>
@@ -62,7 +44,7 @@ struct max_pool2d_pairs_forward {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    with_row_width<pool2d_pairs_lanes<T, Bytes>>(s.in_w / 2, *this);
+    with_row_width<Bytes / static_cast<int>(sizeof(T))>(s.in_w / 2, *this);
   }
 
   template <int W>
@@ -87,8 +69,13 @@ struct max_pool2d_pairs_forward {
     using bits = typename vec::bits;
     constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
     reg v[4];
-    even_and_odd<W>(vec::load(row).v, vec::load(row + W).v, v[0], v[1], lanes);
-    even_and_odd<W>(vec::load(row + s.in_w).v, vec::load(row + s.in_w + W).v, v[2], v[3], lanes);
+    MORTISE_UNROLL(2)
+    for (int r = 0; r < 2; ++r) {
+      T const* const from = row + static_cast<std::size_t>(r) * s.in_w;
+      reg const left = vec::load(from).v, right = vec::load(from + W).v;
+      shuffle<every_second_lane<0>>(left, right, v[2 * r], lanes);
+      shuffle<every_second_lane<1>>(left, right, v[2 * r + 1], lanes);
+    }
     reg best = v[0];
     bits place = {};
     MORTISE_UNROLL(4)
@@ -117,7 +104,7 @@ struct max_pool2d_pairs_backward {
 
   template <int Bytes>
   MORTISE_INLINE void operator()() const {
-    with_row_width<pool2d_pairs_lanes<T, Bytes>>(s.in_w / 2, *this);
+    with_row_width<Bytes / static_cast<int>(sizeof(T))>(s.in_w / 2, *this);
   }
 
   template <int W>
@@ -153,7 +140,8 @@ struct max_pool2d_pairs_backward {
     for (int r = 0; r < 2; ++r) {
       reg const left = place == bits{} + 2 * r ? g : reg{}, right = place == bits{} + 2 * r + 1 ? g : reg{};
       reg low, high;
-      interleave_both<W>(left, right, low, high, lanes);
+      shuffle<interleaved_lanes<W, W, 0>>(left, right, low, lanes);
+      shuffle<interleaved_lanes<W, W, 1>>(left, right, high, lanes);
       vec{low}.store(row + static_cast<std::size_t>(r) * s.in_w);
       vec{high}.store(row + static_cast<std::size_t>(r) * s.in_w + W);
     }
