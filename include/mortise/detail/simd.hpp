@@ -107,14 +107,21 @@ template <class Body, class Argument>
   Body::template run<16>(a);
 }
 
-/// Runs `kernel` with the widest vectors that this processor has, up to `MostBytes`: 32 for kernels that move more than they compute, or that
-/// are short beside the products and convolutions around them, since each copy costs compile time and 512 bits would gain them next to nothing.
-template <int MostBytes = 64, class Kernel>
+/// The bytes of a kernel's vectors at most: 64, or what `Kernel::most_bytes` says. A kernel that moves about as much as it computes, or that is
+/// short beside the products and convolutions around it, says 32: each copy costs compile time, and 512 bits would gain it next to nothing.
+template <class Kernel>
+consteval int most_bytes_of() {
+  if constexpr (requires { Kernel::most_bytes; }) return Kernel::most_bytes;
+  else return 64;
+}
+
+/// Runs `kernel` with the widest vectors that this processor has.
+template <class Kernel>
 inline void for_this_cpu(Kernel const& kernel) {
 #if MORTISE_X86_DISPATCH
   switch (current_instruction_set()) {
     case instruction_set::avx512:
-      if constexpr (MostBytes >= 64) return run_avx512(kernel);
+      if constexpr (most_bytes_of<Kernel>() == 64) return run_avx512(kernel);
       [[fallthrough]];
     case instruction_set::avx2: return run_avx2(kernel);
     default: break;

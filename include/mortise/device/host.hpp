@@ -46,12 +46,11 @@ struct host {
 /// pieces must not depend on the thread count where it could change how something rounds.
 template <class F>
 inline void for_each_piece(host const& device, std::size_t pieces, F const& f) {
-  if (pieces > 1 && device.thread_count() > 1) {
-    detail::thread_pool::instance().run(
-        device.thread_count(), pieces, [](void const* context, std::size_t piece) { (*static_cast<F const*>(context))(piece); }, &f);
-  } else {
-    for (std::size_t piece = 0; piece < pieces; ++piece) f(piece);
-  }
+  // Not inlined below: f would be compiled twice.
+  auto const call = [](void const* context, std::size_t piece) __attribute__((noinline)) { (*static_cast<F const*>(context))(piece); };
+  if (pieces > 1 && device.thread_count() > 1) detail::thread_pool::instance().run(device.thread_count(), pieces, call, &f);
+  else
+    for (std::size_t piece = 0; piece < pieces; ++piece) call(&f, piece);
 }
 
 }  // namespace mortise

@@ -12,6 +12,7 @@ namespace detail {
 
 template <class T>
 struct relu_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T* y;
   std::size_t n;
@@ -30,6 +31,7 @@ struct relu_kernel {
 
 template <class T>
 struct relu_backward_kernel {
+  static constexpr int most_bytes = 32;
   T const* y;
   T const* dy;
   T* dx;
@@ -213,6 +215,7 @@ MORTISE_INLINE V slope_from(Rule const& rule, V const& v) {
 /// dx = dy f', where f' follows from `values`: the saved slopes, the outputs or the inputs.
 template <slope_source From, class Rule, class T>
 struct activation_backward_kernel {
+  static constexpr int most_bytes = 32;
   Rule rule;
   T const* values;
   T const* dy;
@@ -233,7 +236,7 @@ struct activation_backward_kernel {
 template <class T>
 void relu_forward(host const& device, std::size_t n, T const* x, T* y) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu<32>(detail::relu_kernel<T>{x + first, y + first, count});
+    detail::for_this_cpu(detail::relu_kernel<T>{x + first, y + first, count});
   });
 }
 
@@ -241,7 +244,7 @@ void relu_forward(host const& device, std::size_t n, T const* x, T* y) {
 template <class T>
 void relu_backward(host const& device, std::size_t n, T const* y, T const* dy, T* dx) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu<32>(detail::relu_backward_kernel<T>{y + first, dy + first, dx + first, count});
+    detail::for_this_cpu(detail::relu_backward_kernel<T>{y + first, dy + first, dx + first, count});
   });
 }
 

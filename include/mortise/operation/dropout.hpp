@@ -65,6 +65,7 @@ struct dropout_kernel {
 
 template <class T>
 struct dropout_backward_kernel {
+  static constexpr int most_bytes = 32;
   T const* dy;
   T* dx;
   std::uint8_t const* keep;

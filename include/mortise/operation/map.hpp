@@ -58,6 +58,7 @@ MORTISE_INLINE V first_lanes(V const& v, std::size_t n) {
 
 template <class T>
 struct add_kernel {
+  static constexpr int most_bytes = 32;
   T const* a;
   T const* b;
   T* y;
@@ -73,6 +74,7 @@ struct add_kernel {
 
 template <class T>
 struct scale_kernel {
+  static constexpr int most_bytes = 32;
   T factor;
   T* y;
   std::size_t n;
@@ -92,7 +94,7 @@ struct scale_kernel {
 template <class T>
 void elementwise_add(host const& device, std::size_t n, T const* a, T const* b, T* y) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu<32>(detail::add_kernel<T>{a + first, b + first, y + first, count});
+    detail::for_this_cpu(detail::add_kernel<T>{a + first, b + first, y + first, count});
   });
 }
 
@@ -100,7 +102,7 @@ void elementwise_add(host const& device, std::size_t n, T const* a, T const* b, 
 template <class T>
 void elementwise_scale(host const& device, std::size_t n, T factor, T* y) {
   detail::for_each_range(device, n, [=](std::size_t first, std::size_t count) {
-    detail::for_this_cpu<32>(detail::scale_kernel<T>{factor, y + first, count});
+    detail::for_this_cpu(detail::scale_kernel<T>{factor, y + first, count});
   });
 }
 

@@ -33,6 +33,7 @@ struct square_map {
 
 template <class Map, class T>
 struct sum_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   std::size_t n;
   T* result;

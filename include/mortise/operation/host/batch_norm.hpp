@@ -1,4 +1,5 @@
-// Batch normalisation on the host. See operation/normalization.hpp for the contract.
+// Batch normalisation on the host. See operation/normalization.hpp for the contract. Every kernel here does one to three operations for four
+// bytes that it moves, so none has a 512-bit copy.
 #pragma once
 
 #include <cstddef>
@@ -38,6 +39,7 @@ struct moments {
 /// Moments of one channel whose positions are neighbours: `samples` runs of `size` values, `stride` apart.
 template <class T>
 struct plane_moments_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   std::size_t samples, size, stride;
   moments* result;
@@ -100,6 +102,7 @@ struct plane_moments_kernel {
 /// The same for channels that are neighbours (one position each): `width` columns of a matrix with `samples` rows.
 template <class T>
 struct column_moments_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   std::size_t samples, width, stride;
   moments* result;
@@ -138,6 +141,7 @@ struct column_moments_kernel {
 /// y = (x - mean) scale + shift for one channel.
 template <class T>
 struct plane_affine_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T* y;
   std::size_t samples, size, stride;
@@ -160,6 +164,7 @@ struct plane_affine_kernel {
 /// The same for neighbouring channels.
 template <class T>
 struct column_affine_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T* y;
   std::size_t samples, width, stride;
@@ -188,6 +193,7 @@ struct gradient_sums {
 
 template <class T>
 struct plane_gradient_sums_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T const* dy;
   std::size_t samples, size, stride;
@@ -236,6 +242,7 @@ struct plane_gradient_sums_kernel {
 
 template <class T>
 struct column_gradient_sums_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T const* dy;
   std::size_t samples, width, stride;
@@ -272,6 +279,7 @@ struct column_gradient_sums_kernel {
 /// dx = scale dy + (x - mean) slope + shift for one channel.
 template <class T>
 struct plane_gradient_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T const* dy;
   T* dx;
@@ -294,6 +302,7 @@ struct plane_gradient_kernel {
 
 template <class T>
 struct column_gradient_kernel {
+  static constexpr int most_bytes = 32;
   T const* x;
   T const* dy;
   T* dx;
@@ -320,6 +329,7 @@ struct column_gradient_kernel {
 /// dx = scale dy: what is left of the backward pass where the statistics are constants.
 template <class T>
 struct plane_scale_kernel {
+  static constexpr int most_bytes = 32;
   T const* dy;
   T* dx;
   std::size_t samples, size, stride;
@@ -340,6 +350,7 @@ struct plane_scale_kernel {
 
 template <class T>
 struct column_scale_kernel {
+  static constexpr int most_bytes = 32;
   T const* dy;
   T* dx;
   std::size_t samples, width, stride;

@@ -28,6 +28,7 @@ constexpr std::size_t conv2d_partial(conv2d_sizes const& s) { return conv2d_roun
 /// to[i] = sum over the parts, in ascending order.
 template <class T>
 struct sum_parts {
+  static constexpr int most_bytes = 32;
   T const* part;
   std::size_t step, parts, n;
   T* to;
@@ -92,10 +93,10 @@ void conv2d_direct_backward_input_batch(host const& device, conv2d_sizes const& 
     }
     for (std::size_t block = blocks * piece / pieces; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu<32>(samples_to_lanes_task<T>{dy + first * out_elements, out_elements, samples, out_elements, dy_lanes, width,
+      for_this_cpu(samples_to_lanes_task<T>{dy + first * out_elements, out_elements, samples, out_elements, dy_lanes, width,
                                                 {s.out_w, s.out_h, 2 * pad, 0, pad}});
       for_this_cpu(conv2d_direct_backward_input<T, Rows>{s, weight, dy_lanes, dx_lanes, taps});
-      for_this_cpu<32>(lanes_to_samples_task<T>{dx_lanes, width, in_elements, dx + first * in_elements, in_elements, samples});
+      for_this_cpu(lanes_to_samples_task<T>{dx_lanes, width, in_elements, dx + first * in_elements, in_elements, samples});
     }
   });
 }
@@ -119,13 +120,13 @@ void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const&
     std::size_t const begin = blocks * piece / pieces;
     for (std::size_t block = begin; block < blocks * (piece + 1) / pieces; ++block) {
       std::size_t const first = block * width, samples = batch - first < width ? batch - first : width;
-      for_this_cpu<32>(samples_to_lanes_task<T>{x + first * in_elements, in_elements, samples, in_elements, x_lanes, width,
+      for_this_cpu(samples_to_lanes_task<T>{x + first * in_elements, in_elements, samples, in_elements, x_lanes, width,
                                                 {s.in_w, s.in_h, 2 * s.pad_w, 2 * s.pad_h * s.padded_w(), s.pad_h * s.padded_w() + s.pad_w}});
       for (std::size_t group = 0; group < s.groups; ++group)
         for (std::size_t o = 0; o < s.out_c; o += rows) {
           std::size_t const skip = o + rows <= s.out_c ? 0 : o + rows - s.out_c;  // rows that the tile before has done
           std::size_t const channel = group * s.out_c + o - skip, n = rows * s.positions();
-          for_this_cpu<32>(samples_to_lanes_task<T>{dy + first * out_elements + channel * s.positions(), out_elements, samples, n, dy_lanes, width,
+          for_this_cpu(samples_to_lanes_task<T>{dy + first * out_elements + channel * s.positions(), out_elements, samples, n, dy_lanes, width,
                                                     {n, 1, 0, 0, 0}});
           for_this_cpu(conv2d_direct_backward_weight<T, Columns, Sliding>{s, x_lanes + group * s.in_c * s.padded_h() * s.padded_w() * width, dy_lanes,
                                                                           part + channel * s.taps(), part + weights + channel, rows, skip,
@@ -133,8 +134,8 @@ void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const&
         }
     }
   });
-  for_this_cpu<32>(sum_parts<T>{partials, partial, pieces, weights, dweight});
-  if (dbias != nullptr) for_this_cpu<32>(sum_parts<T>{partials + weights, partial, pieces, s.groups * s.out_c, dbias});
+  for_this_cpu(sum_parts<T>{partials, partial, pieces, weights, dweight});
+  if (dbias != nullptr) for_this_cpu(sum_parts<T>{partials + weights, partial, pieces, s.groups * s.out_c, dbias});
 }
 
 /// Many channels fill vectors, and their weights do not fit the first cache: products. Few channels: direct loops.

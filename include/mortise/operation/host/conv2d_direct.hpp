@@ -191,6 +191,7 @@ MORTISE_INLINE void lanes_to_samples(T const* from, std::size_t lanes, std::size
 
 template <class T>
 struct samples_to_lanes_task {
+  static constexpr int most_bytes = 32;
   T const* from;
   std::size_t sample_step, samples, n;
   T* to;
@@ -204,6 +205,7 @@ struct samples_to_lanes_task {
 
 template <class T>
 struct lanes_to_samples_task {
+  static constexpr int most_bytes = 32;
   T const* from;
   std::size_t lanes, n;
   T* to;

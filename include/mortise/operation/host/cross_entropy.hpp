@@ -23,6 +23,7 @@ inline constexpr std::size_t most_lanes = 16;
 /// Few classes, or many positions: vectors along samples or positions.
 template <class T>
 struct cross_entropy_kernel {
+  static constexpr int most_bytes = 32;
   cross_entropy_args<T> const& given;
   T weight_sum;  // of all classes
   std::size_t first_sample;
@@ -124,6 +125,7 @@ struct cross_entropy_kernel {
 /// Many classes of few positions: vectors along the classes.
 template <class T>
 struct cross_entropy_rows_kernel {
+  static constexpr int most_bytes = 32;
   cross_entropy_args<T> const& given;
   T weight_sum;  // of all classes
   std::size_t first_sample;
@@ -228,7 +230,7 @@ void cross_entropy(host const& device, cross_entropy_args<T> const& a) {
   std::size_t const piece = a.positions == 1 ? samples : per_sample >= 16384 ? 1 : samples;
   for_each_piece(device, (a.batch + piece - 1) / piece, [&](std::size_t p) {
     std::size_t const first = p * piece;
-    detail::for_this_cpu<32>(kernel{a, weight_sum, first, first + piece < a.batch ? first + piece : a.batch});
+    detail::for_this_cpu(kernel{a, weight_sum, first, first + piece < a.batch ? first + piece : a.batch});
   });
 }
 

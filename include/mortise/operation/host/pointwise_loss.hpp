@@ -15,6 +15,7 @@ namespace detail {
 
 template <class Formula, class T>
 struct pointwise_loss_kernel {
+  static constexpr int most_bytes = 32;
   Formula const& given;
   T const* x;
   T const* y;

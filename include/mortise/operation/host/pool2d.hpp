@@ -56,16 +56,14 @@ template <class T>
 void max_pool2d_pairs_forward_maps(host const& device, pool2d_pairs_sizes const& s, T const* x, T* y, std::uint8_t* index, bool relu) {
   for_each_map_range(device, s.maps, s.in_h * s.in_w, [&](std::size_t begin, std::size_t end) {
     std::size_t const at = begin * (s.in_h / 2) * (s.in_w / 2);
-    // 32 bytes: few rows of outputs fill more.
-    for_this_cpu<32>(
-        max_pool2d_pairs_forward<T>{{end - begin, s.in_h, s.in_w}, x + begin * s.in_h * s.in_w, y + at, index == nullptr ? nullptr : index + at, relu});
+    for_this_cpu(max_pool2d_pairs_forward<T>{{end - begin, s.in_h, s.in_w}, x + begin * s.in_h * s.in_w, y + at, index == nullptr ? nullptr : index + at, relu});
   });
 }
 template <class T>
 void max_pool2d_pairs_backward_maps(host const& device, pool2d_pairs_sizes const& s, T const* dy, std::uint8_t const* index, T* dx) {
   for_each_map_range(device, s.maps, s.in_h * s.in_w, [&](std::size_t begin, std::size_t end) {
     std::size_t const at = begin * (s.in_h / 2) * (s.in_w / 2);
-    for_this_cpu<32>(max_pool2d_pairs_backward<T>{{end - begin, s.in_h, s.in_w}, dy + at, index + at, dx + begin * s.in_h * s.in_w});
+    for_this_cpu(max_pool2d_pairs_backward<T>{{end - begin, s.in_h, s.in_w}, dy + at, index + at, dx + begin * s.in_h * s.in_w});
   });
 }
 

@@ -36,6 +36,7 @@ MORTISE_INLINE void with_row_width(std::size_t out_w, F const& f) {
 
 template <class T>
 struct max_pool2d_pairs_forward {
+  static constexpr int most_bytes = 32;
   pool2d_pairs_sizes s;
   T const* x;
   T* y;
@@ -97,6 +98,7 @@ struct max_pool2d_pairs_forward {
 
 template <class T>
 struct max_pool2d_pairs_backward {
+  static constexpr int most_bytes = 32;
   pool2d_pairs_sizes s;
   T const* dy;
   std::uint8_t const* index;
