@@ -159,12 +159,14 @@ struct simd {
   /// -O3 would make of it, and the baseline -O2 too) one move per lane, since those are taken apart before the function is inlined where the
   /// target has such vectors. A matrix product took twice its time at -O3.
   MORTISE_INLINE simd(T s) {
+#if defined(__clang__)
+    v = s - reg{};  // at -O1 its loop stays one, and parts a product from the sum that it would be fused with
+#else
     reg r{};  // initialised: -Wmaybe-uninitialized at -O1
-#if !defined(__clang__)
     MORTISE_UNROLL(1)
-#endif
     for (int i = 0; i < Width; ++i) r[i] = s;
     v = r;
+#endif
   }
   MORTISE_INLINE explicit simd(reg const& r) : v(r) {}
 
