@@ -85,11 +85,11 @@ MORTISE_INLINE MORTISE_HD float from_bits(std::int32_t b, float) { return __buil
 MORTISE_INLINE MORTISE_HD double from_bits(std::int64_t b, double) { return __builtin_bit_cast(double, b); }
 template <class T, int W>
 MORTISE_INLINE simd_integers<T, W> to_bits(simd<T, W> const& x) {
-  return simd_integers<T, W>{(typename simd<T, W>::bits)x.v};
+  return simd_integers<T, W>{reinterpret_cast<typename simd<T, W>::bits>(x.v)};
 }
 template <class T, int W>
 MORTISE_INLINE simd<T, W> from_bits(simd_integers<T, W> const& b, simd<T, W> const&) {
-  return simd<T, W>{(typename simd<T, W>::reg)b.v};
+  return simd<T, W>{reinterpret_cast<typename simd<T, W>::reg>(b.v)};
 }
 #if defined(__CUDACC__)
 template <class T>
@@ -235,7 +235,7 @@ template <class V>
 MORTISE_INLINE MORTISE_HD V expm1(V const& x) {
   using L = layout_of<V>;
   // Factors as in exp: 2^high is moderate for every k, and below -1 nothing is left to subtract from.
-  auto const p = split_exp(clamp(x, sizeof(value_of<V>) == 4 ? -17.5f : -37.5, L::exp_highest));
+  auto const p = split_exp(clamp(x, sizeof(value_of<V>) == 4 ? -17.5 : -37.5, L::exp_highest));
   integer_of<V> const half = p.exponent >> 1;
   V const high = power_of_two<V>(half);
   V const low = power_of_two<V>(p.exponent - half);

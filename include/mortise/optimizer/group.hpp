@@ -214,7 +214,9 @@ void apply_group(Group const& g, Rule& rule) {
     if (!wanted) return;
     bool found = false;
     auto const take = [&](std::string_view n, auto& value) {
-      if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, std::remove_cvref_t<decltype(*wanted)>>) {
+      using setting = std::remove_reference_t<decltype(value)>;
+      using given = std::remove_cvref_t<decltype(*wanted)>;
+      if constexpr (std::is_same_v<setting, given> || (std::is_same_v<setting, double> && std::is_same_v<given, decimal>)) {
         if (n == name) {
           value = *wanted;
           found = true;

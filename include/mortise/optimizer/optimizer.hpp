@@ -33,7 +33,8 @@ inline constexpr bool is_spec = is_group<Spec> || is_freeze<Spec> || is_no_weigh
                     " (group 0 holds all parameters that no group<\"path\"> names)");
 }
 [[noreturn]] MORTISE_COLD inline void throw_no_learning_rate() {
-  throw usage_error("mortise::optimizer: the rule has no learning rate; put mortise::scale_by_learning_rate at the end of the chain");
+  throw usage_error("mortise::optimizer: the rule has no learning rate; put mortise::scale_by_learning_rate at the end of the chain, or visit \"lr\" in the "
+                    "rule's settings(visit)");
 }
 
 }  // namespace detail
@@ -271,8 +272,12 @@ class optimizer {
   double& rate_of(std::size_t group) {
     double* found = nullptr;
     detail::visit_settings(rule(group), [&](std::string_view name, auto& value) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(value)>, detail::decimal>)
+      using setting = std::remove_cvref_t<decltype(value)>;
+      if constexpr (std::is_same_v<setting, detail::decimal>) {
         if (name == "lr" && found == nullptr) found = &value.value;
+      } else if constexpr (std::is_same_v<setting, double>) {
+        if (name == "lr" && found == nullptr) found = &value;
+      }
     });
     if (found == nullptr) detail::throw_no_learning_rate();
     return *found;

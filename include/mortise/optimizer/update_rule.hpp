@@ -32,7 +32,7 @@ struct update_step {
 ///
 /// Optional members: `slot_names`, PyTorch's names of the slots; `used_slots()`, a mask of the slots that the settings need, with
 /// `slot_masks`, the masks that can occur (other slots are neither allocated nor touched, and read as zero); `settings(visit)`, which
-/// calls visit(name, reference) for each setting (detail::decimal, detail::decimal_pair, bool); `needs_gradient_norm`, after which the
+/// calls visit(name, reference) for each setting (double, detail::decimal, detail::decimal_pair, bool); `needs_gradient_norm`, after which the
 /// function object's `set_gradient_norm(T)` is called before the pass.
 template <class R>
 concept UpdateRule = std::copyable<R> && requires(R const& rule, update_step step, float x, float* slots) {
