@@ -104,6 +104,12 @@ void run_panel(product<T> const& g, gemm_kernels<T> const& kernels, panel<T> con
     if (narrow && accumulate)
       for (std::size_t r = 0; r < t.rows; ++r)
         for (std::size_t x = 0; x < of.width; ++x) edge[r * of.width + x] = x < of.wanted ? c[r * g.c_row + x] : T{0};
+    // What the next tile adds to, or overwrites: on the way while this one computes, if that is long enough to pay.
+    if (depth >= 192 && !narrow)
+      for (std::size_t r = t.rows, end = left < 2 * t.rows ? left : 2 * t.rows; r < end; ++r) {
+        __builtin_prefetch(c + r * g.c_row);
+        __builtin_prefetch(c + r * g.c_row + of.width - 1);
+      }
     kernels.tiles[low][wide](t);
     if (narrow)
       for (std::size_t r = 0; r < t.rows; ++r)
