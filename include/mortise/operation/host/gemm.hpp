@@ -90,16 +90,13 @@ void run_panel(product<T> const& g, gemm_kernels<T> const& kernels, panel<T> con
     t.column_bias = edge_bias;
   }
   t.row_bias_step = g.row_bias != nullptr ? 1 : 0;
+  t.row_bias = g.row_bias != nullptr ? g.row_bias + rows.begin : gemm_no_bias<T>;
+  t.p = p;
   t.c_row = narrow ? of.width : g.c_row;
-  std::size_t const wide = of.width / kernels.lanes - 2;
-  for (std::size_t i = rows.begin; i < rows.end; i += t.rows, p += t.rows * p_row) {
-    std::size_t const left = rows.end - i;
-    bool const low = left <= 2 * kernels.low_rows && left != kernels.rows;
-    std::size_t const height = low ? kernels.low_rows : kernels.rows;
-    t.p = p;
-    t.rows = left < height ? left : height;
-    t.row_bias = g.row_bias != nullptr ? g.row_bias + i : gemm_no_bias<T>;
-    T* const c = g.c + i * g.c_row + of.column;
+  auto const run = kernels.tiles[of.width / kernels.lanes - 2];
+  T* c = g.c + rows.begin * g.c_row + of.column;
+  for (std::size_t left = rows.end - rows.begin; left != 0; left -= t.rows) {
+    t.rows = left < kernels.rows ? left : kernels.rows;
     t.c = narrow ? edge : c;
     if (narrow && accumulate)
       for (std::size_t r = 0; r < t.rows; ++r)
@@ -110,10 +107,13 @@ void run_panel(product<T> const& g, gemm_kernels<T> const& kernels, panel<T> con
         __builtin_prefetch(c + r * g.c_row);
         __builtin_prefetch(c + r * g.c_row + of.width - 1);
       }
-    kernels.tiles[low][wide](t);
+    run(t);
     if (narrow)
       for (std::size_t r = 0; r < t.rows; ++r)
         for (std::size_t x = 0; x < of.wanted; ++x) c[r * g.c_row + x] = edge[r * of.width + x];
+    t.p += t.rows * p_row;
+    t.row_bias += t.rows * t.row_bias_step;
+    c += t.rows * g.c_row;
   }
 }
 
