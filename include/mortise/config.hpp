@@ -25,6 +25,9 @@
 #if __cplusplus < 202002L
 #error "mortise: compile with -std=c++20"
 #endif
+#if !defined(__CUDACC__) && !defined(__cpp_exceptions)
+#error "mortise: errors are exceptions; compile without -fno-exceptions"
+#endif
 
 /// Marks per-element arithmetic that runs on the host and inside CUDA kernels.
 #if defined(__CUDACC__)

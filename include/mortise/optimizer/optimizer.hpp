@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -35,6 +36,40 @@ inline constexpr bool is_spec = is_group<Spec> || is_freeze<Spec> || is_no_weigh
 [[noreturn]] MORTISE_COLD inline void throw_no_learning_rate() {
   throw usage_error("mortise::optimizer: the rule has no learning rate; put mortise::scale_by_learning_rate at the end of the chain, or visit \"lr\" in the "
                     "rule's settings(visit)");
+}
+
+[[noreturn]] MORTISE_COLD inline void throw_setting_range(std::string_view name, double value, char const* range) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  throw usage_error("mortise::optimizer: " + std::string{name} + " is " + text + "; it must be " + range);
+}
+/// PyTorch's limits. Throws usage_error.
+MORTISE_COLD inline void check_setting(std::string_view name, double value) {
+  for (std::string_view const positive : {"lr", "eps", "weight_decay", "momentum", "alpha", "lr_decay", "momentum_decay", "max_norm"})
+    if (name == positive && !(value >= 0)) throw_setting_range(name, value, "at least 0");
+  if (name == "rho" && !(value >= 0 && value <= 1)) throw_setting_range(name, value, "from 0 to 1");
+  if (name == "betas" && !(value >= 0 && value < 1)) throw_setting_range(name, value, "from 0 to below 1");
+}
+template <class Rule>
+MORTISE_COLD void check_settings(Rule& rule) {
+  double momentum = 1, dampening = 0;
+  bool nesterov = false;
+  visit_settings(rule, [&](std::string_view name, auto& value) {
+    using setting = std::remove_cvref_t<decltype(value)>;
+    if constexpr (std::is_same_v<setting, bool>) {
+      if (name == "nesterov") nesterov = value;
+    } else if constexpr (requires { value[1]; }) {
+      check_setting(name, value[0]);
+      check_setting(name, value[1]);
+    } else if constexpr (std::is_convertible_v<setting, double>) {
+      double const v = static_cast<double>(value);
+      check_setting(name, v);
+      if (name == "momentum") momentum = v;
+      if (name == "dampening") dampening = v;
+    }
+  });
+  if (nesterov && (momentum <= 0 || dampening != 0))
+    throw usage_error("mortise::optimizer: nesterov needs a momentum above 0 and no dampening");
 }
 
 }  // namespace detail
@@ -92,6 +127,7 @@ class optimizer {
     [[maybe_unused]] std::uint32_t next = 1;
     (apply(specs, next), ...);
     (apply_everywhere(specs), ...);
+    for (Rule& r : groups_) detail::check_settings(r);
     parts_.reserve(parameter_count);
     frozen_ = assignment.frozen;
     fit_slots();

@@ -4,9 +4,25 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include <mortise/config.hpp>
+#include <mortise/detail/error.hpp>
+
 namespace mortise {
+
+namespace detail {
+[[noreturn]] MORTISE_COLD inline void throw_no_steps(char const* setting, std::int64_t value) {
+  throw usage_error(std::string{"mortise::"} + setting + " is " + std::to_string(value) + "; it must be at least 1");
+}
+/// A number of steps that is divided by. Throws usage_error below 1: at a scheduler's construction, which asks for the rate of step 0.
+inline std::int64_t at_least_one(std::int64_t value, char const* setting) {
+  if (value < 1) [[unlikely]]
+    throw_no_steps(setting, value);
+  return value;
+}
+}  // namespace detail
 
 /// The learning rate at a step (or epoch: whatever one counts), from a group's base rate. A value without state.
 template <class S>
@@ -64,7 +80,7 @@ struct constant_rate {
 struct step_lr {
   std::int64_t step_size = 30;
   double gamma = 0.1;
-  double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step / step_size)); }
+  double operator()(double base_lr, std::int64_t step) const { return base_lr * std::pow(gamma, static_cast<double>(step / detail::at_least_one(step_size, "step_lr: .step_size"))); }
   template <class Visitor>
   void settings(Visitor&& visit) const {
     visit("step_size", step_size);
@@ -104,7 +120,7 @@ struct cosine_annealing_lr {
   std::int64_t t_max = 100;
   double eta_min = 0;
   double operator()(double base_lr, std::int64_t step) const {
-    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(step) / static_cast<double>(t_max))) / 2;
+    return eta_min + (base_lr - eta_min) * (1 + std::cos(detail::pi * static_cast<double>(step) / static_cast<double>(detail::at_least_one(t_max, "cosine_annealing_lr: .t_max")))) / 2;
   }
   template <class Visitor>
   void settings(Visitor&& visit) const {
@@ -139,8 +155,8 @@ struct cosine_annealing_warm_restarts {
     std::int64_t length, current;
   };
   period at(std::int64_t step) const {
-    period p{t_0, step};
-    if (t_mult == 1) p.current = step % t_0;
+    period p{detail::at_least_one(t_0, "cosine_annealing_warm_restarts: .t_0"), step};
+    if (detail::at_least_one(t_mult, "cosine_annealing_warm_restarts: .t_mult") == 1) p.current = step % t_0;
     else
       while (p.current >= p.length) {
         p.current -= p.length;
@@ -156,7 +172,7 @@ struct linear_lr {
   double end_factor = 1.0;
   std::int64_t total_iters = 5;
   double operator()(double base_lr, std::int64_t step) const {
-    double const share = static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters);
+    double const share = static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(detail::at_least_one(total_iters, "linear_lr: .total_iters"));
     return base_lr * (start_factor + (end_factor - start_factor) * share);
   }
   template <class Visitor>
@@ -196,7 +212,8 @@ struct polynomial_lr {
   std::int64_t total_iters = 5;
   double power = 1.0;
   double operator()(double base_lr, std::int64_t step) const {
-    return base_lr * std::pow(1 - static_cast<double>(step < total_iters ? step : total_iters) / static_cast<double>(total_iters), power);
+    double const steps = static_cast<double>(detail::at_least_one(total_iters, "polynomial_lr: .total_iters"));
+    return base_lr * std::pow(1 - static_cast<double>(step < total_iters ? step : total_iters) / steps, power);
   }
   template <class Visitor>
   void settings(Visitor&& visit) const {
@@ -228,16 +245,16 @@ struct one_cycle_lr {
   double operator()(double, std::int64_t step) const {
     double const initial = max_lr / div_factor;
     double const minimum = initial / final_div_factor;
-    double const total = static_cast<double>(total_steps);
+    double const total = static_cast<double>(detail::at_least_one(total_steps, "one_cycle_lr: .total_steps"));
     double const at = static_cast<double>(step);
     double const first = pct_start * total - 1;
     if (three_phase) {
       double const second = 2 * pct_start * total - 2;
-      if (at <= first) return between(initial, max_lr, at / first);
+      if (at <= first) return between(initial, max_lr, first > 0 ? at / first : 1);
       if (at <= second) return between(max_lr, initial, (at - first) / (second - first));
       return between(initial, minimum, (at - second) / (total - 1 - second));
     }
-    if (at <= first) return between(initial, max_lr, at / first);
+    if (at <= first) return between(initial, max_lr, first > 0 ? at / first : 1);
     return between(max_lr, minimum, (at - first) / (total - 1 - first));
   }
 
@@ -257,7 +274,7 @@ struct cyclic_lr {
   mode_type mode = mode_type::triangular;
   double gamma = 1.0;
   double operator()(double, std::int64_t step) const {
-    double const up = static_cast<double>(step_size_up);
+    double const up = static_cast<double>(detail::at_least_one(step_size_up, "cyclic_lr: .step_size_up"));
     double const total = up + static_cast<double>(step_size_down == 0 ? step_size_up : step_size_down);
     double const ratio = up / total;
     double const cycle = std::floor(1 + static_cast<double>(step) / total);

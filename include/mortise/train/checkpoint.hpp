@@ -466,6 +466,8 @@ class checkpoint {
     using T = std::remove_cvref_t<P>;
     if constexpr (detail::is_own<T>) {
       if (root.find("user") == nullptr) root.set("user", archive_value::dict());
+      if (root.find("user")->contains(part.name))
+        throw usage_error("mortise::checkpoint: two values are named \"" + std::string{part.name} + "\"; give each mortise::own a name of its own");
       root.find("user")->set(part.name, detail::to_archive(part.value));
     } else if constexpr (Stateful<T>) {
       claim(root, detail::tensors_key<T>());

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -202,6 +203,24 @@ TEST_CASE("a setting that the rule does not have is refused by name") {
     CHECK(text.find("momentum") != std::string::npos);
     CHECK(text.find("features") != std::string::npos);
   }
+}
+
+TEST_CASE("settings outside of PyTorch's limits are refused by name, also those of a group") {
+  fake_model<float> net;
+  auto const refused = [&net](auto const& rule, auto const&... specs) {
+    try {
+      mt::optimizer opt{net, rule, specs...};
+    } catch (mt::usage_error const& e) {
+      return std::string{e.what()};
+    }
+    return std::string{};
+  };
+  CHECK(refused(mt::sgd{.lr = -1e-9}).find("lr is -1e-09; it must be at least 0") != std::string::npos);
+  CHECK(refused(mt::adamw{.betas = {0.9, 1.0}}).find("betas is 1; it must be from 0 to below 1") != std::string::npos);
+  CHECK(!refused(mt::sgd{.lr = std::numeric_limits<double>::quiet_NaN()}).empty());
+  CHECK(refused(mt::sgd{.nesterov = true}).find("nesterov needs a momentum") != std::string::npos);
+  CHECK(refused(mt::adamw{}, mt::group<"features">{.weight_decay = -1}).find("weight_decay is -1") != std::string::npos);
+  CHECK(refused(mt::sgd{.lr = 0, .momentum = 0.9, .nesterov = true}).empty());
 }
 
 TEST_CASE("only the slots that the settings need exist") {

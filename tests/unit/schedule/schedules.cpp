@@ -75,6 +75,18 @@ TEST_CASE("schedules have PyTorch's rates") {
                               50, mt::exponential_lr{.gamma = 0.9}));
 }
 
+TEST_CASE("a number of steps that is divided by must be at least one") {
+  CHECK_THROWS_WITH_AS(mt::step_lr{.step_size = 0}(1.0, 0), "mortise::step_lr: .step_size is 0; it must be at least 1", mt::usage_error);
+  CHECK_THROWS_AS(mt::cosine_annealing_lr{.t_max = 0}(1.0, 0), mt::usage_error);
+  CHECK_THROWS_AS((mt::cosine_annealing_warm_restarts{.t_0 = 0}(1.0, 0)), mt::usage_error);
+  CHECK_THROWS_AS((mt::cosine_annealing_warm_restarts{.t_0 = 2, .t_mult = 0}(1.0, 5)), mt::usage_error);
+  CHECK_THROWS_AS(mt::linear_lr{.total_iters = 0}(1.0, 0), mt::usage_error);
+  CHECK_THROWS_AS(mt::polynomial_lr{.total_iters = -1}(1.0, 0), mt::usage_error);
+  CHECK_THROWS_AS(mt::one_cycle_lr{.total_steps = 0}(1.0, 0), mt::usage_error);
+  CHECK_THROWS_AS(mt::cyclic_lr{.step_size_up = 0}(1.0, 0), mt::usage_error);
+  CHECK(mt::one_cycle_lr{.max_lr = 0.5, .total_steps = 10, .pct_start = 0.1}(1.0, 0) == doctest::Approx(0.5));  // a rise of no step
+}
+
 TEST_CASE("a warm-up ends at the base rate and hands over at its last step") {
   auto const s = mt::linear_warmup{.steps = 4}.then(mt::exponential_lr{.gamma = 0.5});
   CHECK(s(1.0, 0) == 0.25);

@@ -271,6 +271,9 @@ TEST_CASE("two parts of one kind are refused") {
   net_type a, b;
   mt::checkpoint run{a, b};
   CHECK_THROWS_AS(run.tree(), mt::usage_error);
+  int one = 1, two = 2;
+  mt::checkpoint values{a, mt::own{"n", one}, mt::own{"n", two}};
+  CHECK_THROWS_AS(values.tree(), mt::usage_error);
 }
 
 TEST_CASE("networks whose names all match, but which compute something else, are told apart") {
