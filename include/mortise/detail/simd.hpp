@@ -43,6 +43,14 @@
 #define MORTISE_X86_DISPATCH 0
 #endif
 
+/// MORTISE_TEST_WIDE_VECTORS (clang): processors with AVX2 run the copies of 512 bits, each vector as two. Tests thus run these copies' logic on
+/// machines that lack AVX-512.
+#if defined(MORTISE_TEST_WIDE_VECTORS)
+#define MORTISE_AVX512 "avx2,fma,bmi,bmi2"
+#else
+#define MORTISE_AVX512 "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2"
+#endif
+
 /// Lambdas inside kernels must be inlined too: `[](...) MORTISE_LAMBDA_INLINE { ... }`.
 #define MORTISE_LAMBDA_INLINE __attribute__((always_inline))
 
@@ -58,6 +66,9 @@ inline instruction_set current_instruction_set() {
     auto best = instruction_set::baseline;
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = instruction_set::avx2;
+#if defined(MORTISE_TEST_WIDE_VECTORS)
+    if (best == instruction_set::avx2) best = instruction_set::avx512;
+#endif
     if (best == instruction_set::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
       best = instruction_set::avx512;
@@ -78,7 +89,7 @@ inline instruction_set current_instruction_set() {
 
 #if MORTISE_X86_DISPATCH
 template <class Kernel>
-[[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void run_avx512(Kernel const& kernel) {
+[[gnu::noinline, gnu::target(MORTISE_AVX512)]] void run_avx512(Kernel const& kernel) {
   kernel.template operator()<64>();
 }
 template <class Kernel>
@@ -94,7 +105,7 @@ template <class Kernel>
 // The same for tables of functions: `Body::run<Bytes>(argument)` as an ordinary function of one instruction set.
 #if MORTISE_X86_DISPATCH
 template <class Body, class Argument>
-[[gnu::noinline, gnu::target("avx512f,avx512dq,avx512vl,avx512bw,avx2,fma,bmi,bmi2")]] void call_avx512(Argument const& a) {
+[[gnu::noinline, gnu::target(MORTISE_AVX512)]] void call_avx512(Argument const& a) {
   Body::template run<64>(a);
 }
 template <class Body, class Argument>
