@@ -59,11 +59,7 @@ MORTISE_INLINE void broadcast(T const* p, typename simd<T, W>::reg& r) {
     return;
   }
 #endif
-#if defined(__clang__)
-  r = *p - typename simd<T, W>::reg{};  // `simd`'s loop stays one at -O1, and would part products from their sums
-#else
   r = simd<T, W>{*p}.v;
-#endif
 }
 
 /// sum += a b.
@@ -382,18 +378,10 @@ struct column_sum_kernel {
     std::size_t j = 0;
     for (; j + 4 * W <= t.columns; j += 4 * W) some<simd<T, W>, 4, W>(t, j);
     for (; j + W <= t.columns; j += W) some<simd<T, W>, 1, W>(t, j);
-    if constexpr (simd<T, W>::masked_moves) {
-      if (j < t.columns) {
-        simd<T, W> sum;
-        for (std::size_t i = 0; i < t.rows; ++i) sum += simd<T, W>::load_first(t.from + i * t.columns + j, t.columns - j);
-        sum.store_first(t.sums + j, t.columns - j);
-      }
-    } else {
-      for (; j < t.columns; ++j) {
-        T sum = T{0};
-        for (std::size_t i = 0; i < t.rows; ++i) sum += t.from[i * t.columns + j];
-        t.sums[j] = sum;
-      }
+    for (; j < t.columns; ++j) {
+      T sum = T{0};
+      for (std::size_t i = 0; i < t.rows; ++i) sum += t.from[i * t.columns + j];
+      t.sums[j] = sum;
     }
   }
 
@@ -425,17 +413,18 @@ struct gemm_kernels {
   void (*column_sum)(column_sum_task<T> const&);
 };
 
-#define MORTISE_GEMM_KERNELS(call, bytes, rows, vectors)                                                                 \
+#define MORTISE_GEMM_KERNELS(call, bytes, rows, vectors, moved)                                                          \
   {bytes / sizeof(T), rows, vectors,                                                                                     \
    {call<tile_kernel<T, rows, 2>, tile_task<T>>, call<tile_kernel<T, rows, vectors>, tile_task<T>>},                     \
-   call<pack_copied<T>, pack_task<T>>, call<pack_transposed<T>, pack_task<T>>,                                           \
-   call<dot_kernel<T>, dot_task<T>>, call<column_sum_kernel<T>, column_sum_task<T>>}
+   moved<pack_copied<T>, pack_task<T>>, moved<pack_transposed<T>, pack_task<T>>,                                         \
+   call<dot_kernel<T>, dot_task<T>>, moved<column_sum_kernel<T>, column_sum_task<T>>}
 
 template <class T>
 inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
 #if MORTISE_X86_DISPATCH
-  static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 3);
-  static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 3);
+  // What only moves elements would gain little from vectors of 64 bytes, and costs every program's compile time.
+  static constexpr gemm_kernels<T> avx512 MORTISE_GEMM_KERNELS(call_avx512, 64, 8, 3, call_avx2);
+  static constexpr gemm_kernels<T> avx2 MORTISE_GEMM_KERNELS(call_avx2, 32, 4, 3, call_avx2);
   switch (current_instruction_set()) {
     case instruction_set::avx512: return avx512;
     case instruction_set::avx2: return avx2;
@@ -444,9 +433,9 @@ inline gemm_kernels<T> const& gemm_kernels_for_this_cpu() {
 #endif
 #if defined(__x86_64__)
   // For processors of before 2013: one tile stands for both, since each costs every program's compile time.
-  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 2);
+  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 2, call_baseline);
 #else
-  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 3);
+  static constexpr gemm_kernels<T> baseline MORTISE_GEMM_KERNELS(call_baseline, 16, 4, 3, call_baseline);
 #endif
   return baseline;
 }
