@@ -1,6 +1,7 @@
 // A view: where the elements are, and their shape. Row-major, contiguous, not owning.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <span>
 #include <type_traits>
@@ -24,11 +25,20 @@ class view {
   /// A flat view of a container.
   view(std::vector<value_type>& values) : view{values.data(), shape{values.size()}} {}
   view(std::vector<value_type> const& values) requires std::is_const_v<T> : view{values.data(), shape{values.size()}} {}
+  view(std::span<T> values) : view{values.data(), shape{values.size()}} {}
+  view(std::span<value_type> values) requires std::is_const_v<T> : view{values.data(), shape{values.size()}} {}
+  template <std::size_t N>
+  view(std::array<value_type, N>& values) : view{values.data(), shape{N}} {}
+  template <std::size_t N>
+  view(std::array<value_type, N> const& values) requires std::is_const_v<T> : view{values.data(), shape{N}} {}
+  template <std::size_t N>
+  view(T (&values)[N]) : view{values, shape{N}} {}
   /// A container seen in a shape; throws shape_error when the number of elements differs.
   view(std::vector<value_type>& values, shape const& extents) : view{values.data(), extents} { check(values.size()); }
   view(std::vector<value_type> const& values, shape const& extents) requires std::is_const_v<T> : view{values.data(), extents} {
     check(values.size());
   }
+  view(std::span<T> values, shape const& extents) : view{values.data(), extents} { check(values.size()); }
   constexpr view(view<value_type> const& other) requires std::is_const_v<T> : data_{other.data()}, extents_{other.extents()} {}
   constexpr view(view const&) = default;
   constexpr view& operator=(view const&) = default;
@@ -67,6 +77,11 @@ class view {
 };
 
 template <class T> view(T*, shape const&) -> view<T>;
+template <class T> view(std::span<T>) -> view<T>;
+template <class T> view(std::span<T>, shape const&) -> view<T>;
+template <class T, std::size_t N> view(std::array<T, N>&) -> view<T>;
+template <class T, std::size_t N> view(std::array<T, N> const&) -> view<T const>;
+template <class T, std::size_t N> view(T (&)[N]) -> view<T>;
 template <class T> view(std::vector<T>&) -> view<T>;
 template <class T> view(std::vector<T> const&) -> view<T const>;
 template <class T> view(std::vector<T>&, shape const&) -> view<T>;

@@ -1,8 +1,10 @@
 // The types that are stored and not computed in: every half and every bfloat16, in both directions, against their definition.
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -79,4 +81,26 @@ TEST_CASE_TEMPLATE("all element types lie in buffers and views", T, mt::f16, mt:
   auto const copy = memory;
   CHECK(static_cast<double>(copy.data()[5]) == 3.0);
   CHECK(v.to_vector().size() == 6);
+}
+
+TEST_CASE("whatever holds elements one behind the other is taken for a view") {
+  auto const size_of = [](mt::view<float const> v) { return v.size(); };
+  std::array<float, 6> values{1, 2, 3, 4, 5, 6};
+  std::array<float, 6> const constant{values};
+  float plain[4] = {1, 2, 3, 4};
+  std::vector<float> vector(3);
+  std::span<float> const span{vector};
+  std::span<float const> const constant_span{vector};
+  CHECK(size_of(values) == 6);
+  CHECK(size_of(constant) == 6);
+  CHECK(size_of(plain) == 4);
+  CHECK(size_of(vector) == 3);
+  CHECK(size_of(span) == 3);
+  CHECK(size_of(constant_span) == 3);
+  CHECK(size_of({values, {2, 3}}) == 6);
+  CHECK(size_of({plain, {2, 2}}) == 4);
+  CHECK_THROWS_AS(size_of({constant_span, {2, 2}}), mt::shape_error);
+  static_assert(std::is_same_v<decltype(mt::view{constant}), mt::view<float const>>);
+  static_assert(std::is_same_v<decltype(mt::view{plain}), mt::view<float>>);
+  CHECK(mt::view{values}(2) == 3);
 }
