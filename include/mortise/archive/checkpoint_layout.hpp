@@ -18,7 +18,6 @@
 // {"$dict": [[key, value], ...]}, {"$tensor": "name"}, {"$string": "inf"}, {"$bytes": "00ff"}. Reading gives the written tree back.
 #pragma once
 
-#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <string>
@@ -29,6 +28,7 @@
 #include <mortise/archive/contents.hpp>
 #include <mortise/archive/detail/crc32.hpp>
 #include <mortise/archive/json.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -48,22 +48,22 @@ struct flat_archive {
 
 /// Throws usage_error for what cannot be written (two equal keys, nesting beyond 128 levels).
 template <class = void>
-flat_archive flatten_checkpoint(archive_value const& tree);
+MORTISE_COLD flat_archive flatten_checkpoint(archive_value const& tree);
 
 /// The tree of a file's names and metadata; tensor nodes hold positions in `c.tensors`. archive_error where the text is malformed.
 template <class = void>
-archive_value unflatten_checkpoint(archive_contents const& c);
+MORTISE_COLD archive_value unflatten_checkpoint(archive_contents const& c);
 
 /// `ckpt.checksum.<name>` = "crc32:<8 hexadecimal digits>" for every tensor that is stored.
 template <class = void>
-void add_checksums(flat_archive& archive);
+MORTISE_COLD void add_checksums(flat_archive& archive);
 /// Makes records of the checksums among the metadata, which are verified when a tensor is read.
 template <class = void>
-void resolve_checksums(archive_contents& c);
+MORTISE_COLD void resolve_checksums(archive_contents& c);
 
 /// Appends the aliases among the metadata to tensors and places, and checks `ckpt.version`.
 template <class = void>
-void resolve_aliases(archive_contents& c);
+MORTISE_COLD void resolve_aliases(archive_contents& c);
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ template <class = void>
 bool is_special_float_text(std::string_view text) { return text == "inf" || text == "-inf" || text == "nan"; }
 
 template <class = void>
-std::string hex_text(std::string_view raw) {
+MORTISE_COLD std::string hex_text(std::string_view raw) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out;
   for (char c : raw) {
@@ -113,9 +113,10 @@ class basic_checkpoint_writer {
   void add_text(std::string key, std::string text) { out.metadata.emplace_back(std::move(key), std::move(text)); }
 
   /// Called once, before the first skeleton: from here on names must be made different.
-  void regular_part_done() {
+  MORTISE_COLD void regular_part_done() {
     for (named_tensor const& t : out.tensors) used_.push_back(t.name);
-    std::sort(used_.begin(), used_.end());
+    auto const before = [this](std::uint32_t a, std::uint32_t b) { return used_[a] < used_[b]; };
+    reorder(used_, sorted_positions(used_.size(), before));
   }
 
   std::string skeleton(archive_value const& v, std::string const& name) {
@@ -127,12 +128,12 @@ class basic_checkpoint_writer {
  private:
   std::vector<std::string> used_{};
 
-  std::string unused_name(std::string name) {
+  MORTISE_COLD std::string unused_name(std::string name) {
     std::string const wanted = name;
     for (std::size_t n = 1;; ++n) {
-      auto const at = std::lower_bound(used_.begin(), used_.end(), name);
-      if (name != "__metadata__" && (at == used_.end() || *at != name)) {
-        used_.insert(at, name);
+      std::size_t const at = find_sorted(used_, name);
+      if (name != "__metadata__" && (at == used_.size() || used_[at] != name)) {
+        used_.insert(used_.begin() + static_cast<std::ptrdiff_t>(at), name);
         return name;
       }
       name = wanted + "~" + std::to_string(n);
@@ -140,8 +141,8 @@ class basic_checkpoint_writer {
   }
 
   // Recursion is bounded by the depth that JSON readers accept.
-  void append(std::string& json, archive_value const& v, std::string_view key, std::string const& name, std::size_t depth) {
-    if (depth + 3 > json_cursor::max_depth) throw usage_error{"mortise: a checkpoint nests values deeper than 40 levels at " + name.substr(0, 200)};
+  MORTISE_COLD void append(std::string& json, archive_value const& v, std::string_view key, std::string const& name, std::size_t depth) {
+    if (depth + 3 > json_cursor::max_depth) detail::throw_usage_error({"mortise: a checkpoint nests values deeper than 40 levels at ", name.substr(0, 200)});
     auto const tag = [&json](std::string_view t) { json += "{\"" + std::string{t} + "\":"; };
     switch (v.kind()) {
       case archive_kind::none: json += "null"; return;
@@ -197,7 +198,7 @@ class basic_checkpoint_writer {
         bool plain = true;
         for (archive_key const& k : v.keys()) plain = plain && !k.is_integer() && is_utf8(k.text()) && (k.text().empty() || k.text()[0] != '$');
         if (std::size_t const twice = find_duplicate(v.keys()); twice != static_cast<std::size_t>(-1))
-          throw usage_error{"mortise: a checkpoint's dict has the key " + in_quotes(v.keys()[twice].to_string()) + " twice"};
+          detail::throw_usage_error({"mortise: a checkpoint's dict has the key ", quoted_part(v.keys()[twice].to_string()), " twice"});
         if (!plain) tag("$dict");
         json += plain ? '{' : '[';
         for (std::size_t i = 0; i != v.size(); ++i) {
@@ -225,10 +226,7 @@ using checkpoint_writer = basic_checkpoint_writer<>;
 template <class = void>
 class basic_checkpoint_parser {
  public:
-  explicit basic_checkpoint_parser(archive_contents const& c) : c_{c}, order_(c.tensors.size()), taken_(c.tensors.size(), false) {
-    for (std::size_t i = 0; i != order_.size(); ++i) order_[i] = static_cast<std::uint32_t>(i);
-    std::sort(order_.begin(), order_.end(), [&c](std::uint32_t a, std::uint32_t b) { return c.tensors[a].name < c.tensors[b].name; });
-  }
+  explicit basic_checkpoint_parser(archive_contents const& c) : c_{c}, order_{positions_by_name(c.tensors)}, taken_(c.tensors.size(), false) {}
 
   std::string const* text(std::string_view key) const {
     for (auto const& [k, v] : c_.metadata)
@@ -246,13 +244,13 @@ class basic_checkpoint_parser {
     return t;
   }
 
-  archive_value json(std::string_view key, std::string const& text) {
+  MORTISE_COLD archive_value json(std::string_view key, std::string const& text) {
     std::string const where = source_name() + ": metadata " + in_quotes(key);
     return expand(parse_json(text, where), {}, where);
   }
 
-  [[noreturn]] void fail(std::string_view key, std::string_view reason) const {
-    throw archive_error{source_name(), archive_error::no_offset, "metadata " + in_quotes(key) + ": " + std::string{reason}};
+  [[noreturn]] MORTISE_COLD void fail(std::string_view key, message_parts reason) const {
+    detail::throw_archive_error(source_name(), archive_error::no_offset, {"metadata ", quoted_part(key), ": ", message(reason)});
   }
 
  private:
@@ -263,8 +261,8 @@ class basic_checkpoint_parser {
   std::string source_name() const { return c_.sources.empty() ? "archive" : c_.sources[0].name(); }
 
   // Depth is bounded by the JSON parser's.
-  archive_value expand(archive_value v, std::string_view key, std::string const& where) {
-    auto const bad = [&where](std::string_view reason) { throw archive_error{where, archive_error::no_offset, reason}; };
+  MORTISE_COLD archive_value expand(archive_value v, std::string_view key, std::string const& where) {
+    auto const bad = [&where](message_parts reason) { throw_archive_error(where, archive_error::no_offset, reason); };
     if (v.is_string()) {
       std::string const& s = v.as_string();
       if (s == "inf") return HUGE_VAL;
@@ -282,27 +280,27 @@ class basic_checkpoint_parser {
       std::string const tag = v.keys()[0].text();
       archive_value content = std::move(v[0]);
       if (tag == "$tuple" || tag == "$list") {
-        if (!content.is_list()) bad(tag + " is no array");
+        if (!content.is_list()) bad({tag, " is no array"});
         archive_value out = tag == "$tuple" ? archive_value::tuple() : archive_value::list();
         for (archive_value& item : content.items()) out.push_back(expand(std::move(item), {}, where));
         return out;
       }
       if (tag == "$dict") {
-        if (!content.is_list()) bad("$dict is no array");
+        if (!content.is_list()) bad({"$dict is no array"});
         archive_value out = archive_value::dict();
         for (archive_value& pair : content.items()) {
-          if (!pair.is_list() || pair.size() != 2) bad("$dict holds something else than pairs");
+          if (!pair.is_list() || pair.size() != 2) bad({"$dict holds something else than pairs"});
           archive_value k = expand(std::move(pair[0]), {}, where);
-          if (!k.is_int() && !k.is_string()) bad("a key in $dict is neither text nor an integer");
+          if (!k.is_int() && !k.is_string()) bad({"a key in $dict is neither text nor an integer"});
           std::string const k_text = k.is_string() ? k.as_string() : std::string{};
           archive_value item = expand(std::move(pair[1]), k_text, where);
           if (k.is_int()) out.append(k.as_int(), std::move(item));
           else out.append(k_text, std::move(item));
         }
-        if (find_duplicate(out.keys()) != static_cast<std::size_t>(-1)) bad("a duplicate key in $dict");
+        if (find_duplicate(out.keys()) != static_cast<std::size_t>(-1)) bad({"a duplicate key in $dict"});
         return out;
       }
-      if (!content.is_string()) bad(in_quotes(tag) + " holds no string");
+      if (!content.is_string()) bad({quoted_part(tag), " holds no string"});
       std::string const& s = content.as_string();
       if (tag == "$string") return s;
       if (tag == "$bytes" || tag == "$raw_string") {
@@ -313,15 +311,15 @@ class basic_checkpoint_parser {
           ok = std::from_chars(s.data() + i, s.data() + i + 2, byte, 16).ptr == s.data() + i + 2;
           raw += static_cast<char>(static_cast<unsigned char>(byte));
         }
-        if (!ok) bad(tag + " is no hexadecimal text");
+        if (!ok) bad({tag, " is no hexadecimal text"});
         return tag == "$bytes" ? archive_value::bytes(std::move(raw)) : archive_value{std::move(raw)};
       }
       if (tag == "$absent") return archive_value::bytes("$absent");
-      if (tag != "$tensor") bad("unknown tag " + in_quotes(tag));
-      auto const at = std::lower_bound(order_.begin(), order_.end(), s, [this](std::uint32_t i, std::string const& n) { return c_.tensors[i].name < n; });
-      if (at == order_.end() || c_.tensors[*at].name != s) bad("names a tensor that the file does not hold: " + in_quotes(s));
-      taken_[*at] = true;
-      return tensor(*at);
+      if (tag != "$tensor") bad({"unknown tag ", quoted_part(tag)});
+      std::size_t const at = find_by_name(c_.tensors, order_, s);
+      if (at == no_entry) bad({"names a tensor that the file does not hold: ", quoted_part(s)});
+      taken_[order_[at]] = true;
+      return tensor(order_[at]);
     }
     archive_value out = archive_value::dict();
     for (std::size_t i = 0; i != v.size(); ++i) out.append(v.keys()[i], expand(std::move(v[i]), v.keys()[i].text(), where));
@@ -429,15 +427,12 @@ flat_archive flatten_checkpoint(archive_value const& tree) {
   // Names must be text and different; tensors in the same memory are stored once.
   std::vector<named_tensor>& all = w.out.tensors;
   for (named_tensor const& t : all)
-    if (!detail::is_utf8(t.name)) throw usage_error{"mortise: a tensor's name is no UTF-8: " + detail::in_quotes(t.name)};
-  std::vector<std::uint32_t> order(all.size());
-  for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(), [&all](std::uint32_t a, std::uint32_t b) { return all[a].name < all[b].name; });
-  for (std::size_t i = 1; i < order.size(); ++i)
-    if (all[order[i - 1]].name == all[order[i]].name) throw usage_error{"mortise: two tensors to save have the name " + detail::in_quotes(all[order[i]].name)};
-  std::sort(order.begin(), order.end(), [&all](std::uint32_t a, std::uint32_t b) {
-    return all[a].tensor.data != all[b].tensor.data ? all[a].tensor.data < all[b].tensor.data : a < b;
-  });
+    if (!detail::is_utf8(t.name)) detail::throw_usage_error({"mortise: a tensor's name is no UTF-8: ", detail::quoted_part(t.name)});
+  auto const by_name = [&all](std::uint32_t a, std::uint32_t b) { return all[a].name < all[b].name; };
+  if (std::size_t const twice = detail::duplicate_position(all.size(), by_name); twice != static_cast<std::size_t>(-1))
+    detail::throw_usage_error({"mortise: two tensors to save have the name ", detail::quoted_part(all[twice].name)});
+  auto const by_memory = [&all](std::uint32_t a, std::uint32_t b) { return all[a].tensor.data < all[b].tensor.data; };
+  std::vector<std::uint32_t> const order = detail::sorted_positions(all.size(), by_memory);
   std::vector<bool> drop(all.size(), false);
   for (std::size_t i = 1; i < order.size(); ++i)
     for (std::size_t j = i; j-- != 0 && all[order[j]].tensor.data == all[order[i]].tensor.data;) {
@@ -484,63 +479,48 @@ void resolve_checksums(archive_contents& c) {
     std::string const& key = pair.first;
     std::string const& text = pair.second;
     if (key.compare(0, prefix.size(), prefix) != 0) continue;
-    auto const fail = [&](std::string const& reason) {
-      throw archive_error{c.sources.at(0).name(), archive_error::no_offset, "metadata " + detail::in_quotes(key) + ": " + reason};
+    auto const fail = [&](detail::message_parts reason) {
+      detail::throw_archive_error(c.sources.at(0).name(), archive_error::no_offset, {"metadata ", detail::quoted_part(key), ": ", detail::message(reason)});
     };
-    if (order.empty()) {
-      order.resize(c.tensors.size());
-      for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-      std::sort(order.begin(), order.end(), [&c](std::uint32_t a, std::uint32_t b) { return c.tensors[a].name < c.tensors[b].name; });
-    }
+    if (order.empty()) order = detail::positions_by_name(c.tensors);
     std::string_view const name = std::string_view{key}.substr(prefix.size());
-    auto const at = std::lower_bound(order.begin(), order.end(), name, [&c](std::uint32_t i, std::string_view n) { return std::string_view{c.tensors[i].name} < n; });
-    if (at == order.end() || c.tensors[*at].name != name) fail("there is no such tensor");
+    std::size_t const at = detail::find_by_name(c.tensors, order, name);
+    if (at == no_entry) fail({"there is no such tensor"});
     std::uint32_t crc = 0;
     bool const known = text.size() == 14 && text.compare(0, 6, "crc32:") == 0;
-    if (!known || std::from_chars(text.data() + 6, text.data() + 14, crc, 16).ptr != text.data() + 14) fail("no checksum of a known kind: " + detail::in_quotes(text));
-    tensor_place& place = c.places[*at];
+    if (!known || std::from_chars(text.data() + 6, text.data() + 14, crc, 16).ptr != text.data() + 14) fail({"no checksum of a known kind: ", detail::quoted_part(text)});
+    tensor_place& place = c.places[order[at]];
     place.record = static_cast<std::uint32_t>(c.records.size());
-    c.records.push_back({"tensor " + detail::in_quotes(name), place.offset, c.tensors[*at].bytes(), place.source, crc, true, false, 0});
+    c.records.push_back({"tensor " + detail::in_quotes(name), place.offset, c.tensors[order[at]].bytes(), place.source, crc, true, false, 0});
   }
 }
 
 template <class>
 void resolve_aliases(archive_contents& c) {
   std::string const file = c.sources.empty() ? "archive" : c.sources[0].name();
-  auto const fail = [&file](std::string const& key, std::string const& reason) {
-    throw archive_error{file, archive_error::no_offset, "metadata " + detail::in_quotes(key) + ": " + reason};
+  auto const fail = [&file](std::string const& key, detail::message_parts reason) {
+    detail::throw_archive_error(file, archive_error::no_offset, {"metadata ", detail::quoted_part(key), ": ", detail::message(reason)});
   };
   constexpr std::string_view prefix = "ckpt.alias.";
-  std::size_t const stored = c.tensors.size();
   std::vector<std::uint32_t> order;
-  auto const less = [&c](std::uint32_t i, std::string_view name) { return std::string_view{c.tensors[i].name} < name; };
-  auto const find = [&](std::string_view name) -> std::size_t {
-    auto const at = std::lower_bound(order.begin(), order.end(), name, less);
-    return at == order.end() || c.tensors[*at].name != name ? no_entry : *at;
-  };
   for (auto const& [key, text] : c.metadata) {
     if (key == "ckpt.version") {
       std::int64_t version = 0;
       auto const [end, status] = std::from_chars(text.data(), text.data() + text.size(), version);
-      if (status != std::errc{} || end != text.data() + text.size() || version < 1) fail(key, "no version number: " + detail::in_quotes(text));
+      if (status != std::errc{} || end != text.data() + text.size() || version < 1) fail(key, {"no version number: ", detail::quoted_part(text)});
       if (version > checkpoint_version)
-        fail(key, "the checkpoint has version " + std::to_string(version) + ", this library reads up to " + std::to_string(checkpoint_version) +
-                      "; it was written by a newer mortise");
+        fail(key, {"the checkpoint has version ", version, ", this library reads up to ", checkpoint_version, "; it was written by a newer mortise"});
     }
     if (key.size() < prefix.size() || std::string_view{key}.substr(0, prefix.size()) != prefix) continue;
-    if (order.empty()) {
-      order.resize(stored);
-      for (std::size_t i = 0; i != stored; ++i) order[i] = static_cast<std::uint32_t>(i);
-      std::sort(order.begin(), order.end(), [&c](std::uint32_t a, std::uint32_t b) { return c.tensors[a].name < c.tensors[b].name; });
-    }
+    if (order.empty()) order = detail::positions_by_name(c.tensors);  // of what is stored: aliases come behind
     std::string const name = key.substr(prefix.size());
-    std::size_t const target = find(text);
-    if (target == no_entry) fail(key, "names a tensor that the file does not hold: " + detail::in_quotes(text));
-    if (find(name) != no_entry) fail(key, "is also a stored tensor");
-    tensor_info copy = c.tensors[target];
+    std::size_t const target = detail::find_by_name(c.tensors, order, text);
+    if (target == no_entry) fail(key, {"names a tensor that the file does not hold: ", detail::quoted_part(text)});
+    if (detail::find_by_name(c.tensors, order, name) != no_entry) fail(key, {"is also a stored tensor"});
+    tensor_info copy = c.tensors[order[target]];
     copy.name = name;
     c.tensors.push_back(std::move(copy));
-    c.places.push_back(tensor_place{c.places[target]});
+    c.places.push_back(tensor_place{c.places[order[target]]});
   }
 }
 
@@ -594,7 +574,10 @@ archive_value unflatten_checkpoint(archive_contents const& c) {
     else if (name.substr(0, 16) == "optimizer.state." && detail::parse_state_name(name.substr(16), entry.index, entry.slot)) slots.push_back(entry);
     else loose.append(name, p.tensor(i));
   }
-  std::sort(slots.begin(), slots.end(), [](slot_entry const& a, slot_entry const& b) { return a.index != b.index ? a.index < b.index : a.slot < b.slot; });
+  auto const before = [&slots](std::uint32_t a, std::uint32_t b) {
+    return slots[a].index != slots[b].index ? slots[a].index < slots[b].index : slots[a].slot < slots[b].slot;
+  };
+  detail::reorder(slots, detail::sorted_positions(slots.size(), before));
 
   if (model.size() != 0) tree.append("model_state_dict", std::move(model));
   if (optimizer.is_dict() || !slots.empty()) {
@@ -612,16 +595,16 @@ archive_value unflatten_checkpoint(archive_contents const& c) {
     else if (!left.is_string()) {
       if (left.is_dict())
         for (std::size_t i = 0; i != left.size(); ++i) {
-          if (state.contains(left.keys()[i])) p.fail("ckpt.optimizer", "the state of parameter " + left.keys()[i].to_string() + " stands twice");
+          if (state.contains(left.keys()[i])) p.fail("ckpt.optimizer", {"the state of parameter ", left.keys()[i].to_string(), " stands twice"});
           state.append(left.keys()[i], std::move(left[i]));
         }
-      else if (!left.is_none()) p.fail("ckpt.optimizer", "\"state\" is no object");
+      else if (!left.is_none()) p.fail("ckpt.optimizer", {"\"state\" is no object"});
       out.append("state", std::move(state));
     }
     for (std::size_t i = 0; i != text.size(); ++i) out.append(text.keys()[i], std::move(text[i]));
     tree.append("optimizer_state_dict", std::move(out));
   } else if (!optimizer.is_none()) {
-    p.fail("ckpt.optimizer", "is no object");
+    p.fail("ckpt.optimizer", {"is no object"});
   }
   if (rng.size() != 0) tree.append("rng_state", std::move(rng));
   for (auto& [key, value] : others) tree.append(std::move(key), std::move(value));
@@ -633,8 +616,7 @@ archive_value unflatten_checkpoint(archive_contents const& c) {
     tree.append("format_version", number);
   }
   if (std::size_t const twice = detail::find_duplicate(tree.keys()); twice != static_cast<std::size_t>(-1))
-    throw archive_error{c.sources.empty() ? "archive" : c.sources[0].name(), archive_error::no_offset,
-                        detail::in_quotes(tree.keys()[twice].to_string()) + " is told twice, by metadata and by tensors"};
+    detail::throw_archive_error(c.sources.empty() ? "archive" : c.sources[0].name(), archive_error::no_offset, {detail::quoted_part(tree.keys()[twice].to_string()), " is told twice, by metadata and by tensors"});
   return tree;
 }
 

@@ -6,8 +6,10 @@
 #include <utility>
 #include <vector>
 
+#include <mortise/archive/errors.hpp>
 #include <mortise/archive/file.hpp>
 #include <mortise/archive/value.hpp>
+#include <mortise/detail/order.hpp>
 
 namespace mortise {
 
@@ -58,5 +60,39 @@ struct archive_contents {
   archive_value tree{};                  ///< for formats that store one; its tensor nodes hold positions in `tensors`
   bool has_tree = false;                 ///< false: the tree follows from names and metadata (checkpoint_layout.hpp)
 };
+
+namespace detail {
+
+/// Positions of tensors in the order of their names.
+template <class = void>
+std::vector<std::uint32_t> positions_by_name(std::vector<tensor_info> const& tensors) {
+  auto const before = [&tensors](std::uint32_t a, std::uint32_t b) { return tensors[a].name < tensors[b].name; };
+  return sorted_positions(tensors.size(), before);
+}
+
+/// Where a text stands in a sorted list, or would stand.
+template <class = void>
+std::size_t find_sorted(std::vector<std::string> const& list, std::string_view text) {
+  return first_not_less(list.size(), [&list, text](std::size_t i) { return list[i].compare(text) < 0; });
+}
+
+/// Where the first tensor of this name stands in such an order, or no_entry.
+template <class = void>
+std::size_t find_by_name(std::vector<tensor_info> const& tensors, std::vector<std::uint32_t> const& order, std::string_view name) {
+  std::size_t const at = first_not_less(order.size(), [&](std::size_t i) { return tensors[order[i]].name.compare(name) < 0; });
+  return at == order.size() || tensors[order[at]].name != name ? no_entry : at;
+}
+
+/// Sorts metadata by key; equal keys by their text, or where `keep` is set, as they stood.
+template <class = void>
+void sort_metadata(archive_metadata& metadata, bool keep = false) {
+  auto const before = [&metadata, keep](std::uint32_t a, std::uint32_t b) {
+    int const by_key = metadata[a].first.compare(metadata[b].first);
+    return by_key != 0 ? by_key < 0 : !keep && metadata[a].second < metadata[b].second;
+  };
+  reorder(metadata, sorted_positions(metadata.size(), before));
+}
+
+}  // namespace detail
 
 }  // namespace mortise

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include <mortise/archive/detail/text.hpp>
+#include <mortise/config.hpp>
 #include <mortise/detail/error.hpp>
 #include <mortise/tensor/element_type.hpp>
 
@@ -20,7 +22,7 @@ struct archive_error : error {
 
   /// offset: bytes from the start of the file, or `no_offset` when the place is a name and stands in the reason.
   archive_error(std::string_view file_name, std::uint64_t at, std::string_view why)
-      : error{std::string{file_name} + (at == no_offset ? "" : ": at byte " + std::to_string(at)) + ": " + std::string{why}},
+      : error{at == no_offset ? detail::message({file_name, ": ", why}) : detail::message({file_name, ": at byte ", at, ": ", why})},
         file{file_name}, offset{at}, reason{why} {}
 
   std::string file;
@@ -31,13 +33,26 @@ struct archive_error : error {
 /// The operating system refused: open, read, write, fsync, rename, ... with its errno.
 struct io_error : error {
   io_error(std::string_view file_name, std::string_view what_was_done, int error_number)
-      : error{std::string{file_name} + ": " + std::string{what_was_done} + ": " + std::strerror(error_number)},
+      : error{detail::message({file_name, ": ", what_was_done, ": ", std::strerror(error_number)})},
         path{file_name}, operation{what_was_done}, code{error_number} {}
 
   std::string path;
   std::string operation;
   int code;  ///< errno
 };
+
+namespace detail {
+
+template <class = void>
+[[noreturn]] MORTISE_COLD void throw_archive_error(std::string_view file, std::uint64_t at, message_parts reason) {
+  throw archive_error{file, at, message(reason)};
+}
+template <class = void>
+[[noreturn]] MORTISE_COLD void throw_usage_error(message_parts reason) {
+  throw usage_error{message(reason)};
+}
+
+}  // namespace detail
 
 /// One tensor of an archive, without its data.
 struct tensor_info {

@@ -86,7 +86,7 @@ class byte_source {
   explicit byte_source(std::shared_ptr<state const> s) : state_{std::move(s)} {}
   static std::shared_ptr<state> open_state(std::string const& path);
   [[noreturn]] void past_end(std::uint64_t offset) const {
-    throw archive_error{name(), offset, "the file ends here; it is truncated, or was changed while it was read"};
+    detail::throw_archive_error(name(), offset, {"the file ends here; it is truncated, or was changed while it was read"});
   }
 
   std::shared_ptr<state const> state_;
@@ -173,7 +173,7 @@ class basic_atomic_file_writer final : public byte_sink {
   static constexpr std::size_t buffer_bytes = std::size_t{1} << 16;
   static constexpr std::size_t writeback_bytes = std::size_t{1} << 24;
 
-  [[noreturn]] void fail(char const* operation, int code) {
+  [[noreturn]] MORTISE_COLD void fail(char const* operation, int code) {
     discard();
     throw io_error{path_, operation, code};
   }
@@ -374,7 +374,7 @@ inline std::string temporary_name(std::string const& path, std::uint64_t attempt
 
 /// The process in a name that `temporary_name` made for `base` (the path without its folder), or 0.
 template <class = void>
-long process_of_temporary(std::string_view name, std::string_view base) {
+MORTISE_COLD long process_of_temporary(std::string_view name, std::string_view base) {
   constexpr std::string_view mark = ".tmp-";
   base = base.substr(0, 200);
   if (name.size() < base.size() + mark.size() || name.substr(0, base.size()) != base || name.substr(base.size(), mark.size()) != mark) return 0;
@@ -442,7 +442,7 @@ basic_atomic_file_writer<Calls>::basic_atomic_file_writer(std::string const& pat
 template <class Calls>
 void basic_atomic_file_writer<Calls>::write(void const* bytes, std::size_t n) {
   if (n == 0) return;
-  if (file_ < 0) throw usage_error{"mortise::atomic_file_writer: write after commit or after a failure"};
+  if (file_ < 0) detail::throw_usage_error({"mortise::atomic_file_writer: write after commit or after a failure"});
   auto const* first = static_cast<std::byte const*>(bytes);
   if (buffer_.size() + n > buffer_bytes) flush();
   if (n >= buffer_bytes) write_through(first, n);
@@ -468,7 +468,7 @@ void basic_atomic_file_writer<Calls>::write_through(std::byte const* bytes, std:
 
 template <class Calls>
 void basic_atomic_file_writer<Calls>::finish() {
-  if (file_ < 0) throw usage_error{"mortise::atomic_file_writer: commit twice or after a failure"};
+  if (file_ < 0) detail::throw_usage_error({"mortise::atomic_file_writer: commit twice or after a failure"});
   flush();
   if (durable_)
     while (Calls::fsync(file_) != 0)

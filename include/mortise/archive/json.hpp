@@ -13,6 +13,8 @@
 #include <mortise/archive/detail/text.hpp>
 #include <mortise/archive/errors.hpp>
 #include <mortise/archive/value.hpp>
+#include <mortise/config.hpp>
+#include <mortise/detail/order.hpp>
 
 namespace mortise {
 
@@ -26,8 +28,10 @@ class basic_json_cursor {
   /// start: the text's offset in the file, added to the offsets of errors.
   basic_json_cursor(std::string_view text, std::string_view file, std::uint64_t start = 0) : text_{text}, file_{file}, start_{start} {}
 
-  [[noreturn]] void fail(std::string_view reason, std::size_t at) const { throw archive_error{file_, start_ + at, reason}; }
-  [[noreturn]] void fail(std::string_view reason) const { fail(reason, at_); }
+  [[noreturn]] MORTISE_COLD void fail(detail::message_parts reason, std::size_t at) const { detail::throw_archive_error(file_, start_ + at, reason); }
+  [[noreturn]] MORTISE_COLD void fail(detail::message_parts reason) const { fail(reason, at_); }
+  [[noreturn]] MORTISE_COLD void fail(char const* reason, std::size_t at) const { detail::throw_archive_error(file_, start_ + at, {reason}); }
+  [[noreturn]] MORTISE_COLD void fail(char const* reason) const { fail(reason, at_); }
   std::size_t position() const { return at_; }
 
   /// The next character that is no white space, or NUL at the end.
@@ -36,13 +40,13 @@ class basic_json_cursor {
     return at_ < text_.size() ? text_[at_] : '\0';
   }
   void expect(char c) {
-    if (peek() != c) fail_unexpected(std::string{"'"} + c + "'");
+    if (peek() != c) fail_unexpected({"'", c, "'"});
     ++at_;
   }
   /// In an object: moves to the next member's value and gives its key, or leaves the object. `first` starts as true.
   bool next_key(bool& first, std::string& key) {
     if (!next(first, '}')) return false;
-    if (peek() != '"') fail_unexpected("a key in double quotes");
+    if (peek() != '"') fail_unexpected({"a key in double quotes"});
     string(key);
     expect(':');
     return true;
@@ -67,10 +71,10 @@ class basic_json_cursor {
   void end() {
     if (peek(); at_ != text_.size()) fail("bytes after the JSON text");
   }
-  [[noreturn]] void fail_unexpected(std::string_view wanted) {
+  [[noreturn]] MORTISE_COLD void fail_unexpected(detail::message_parts wanted) {
     peek();
-    if (at_ >= text_.size()) fail("the JSON text ends where " + std::string{wanted} + " should stand");
-    fail("expected " + std::string{wanted} + ", found " + detail::in_quotes(text_.substr(at_, 1)));
+    if (at_ >= text_.size()) fail({"the JSON text ends where ", detail::message(wanted), " should stand"});
+    fail({"expected ", detail::message(wanted), ", found ", detail::quoted_part(text_.substr(at_, 1))});
   }
 
  private:
@@ -84,7 +88,7 @@ class basic_json_cursor {
       first = false;
       return true;
     }
-    if (c != ',') fail_unexpected(std::string{"',' or '"} + close + "'");
+    if (c != ',') fail_unexpected({"',' or '", close, "'"});
     std::size_t const comma = at_++;
     if (peek() == close) fail("a trailing comma", comma);
     return true;
@@ -102,7 +106,7 @@ using json_cursor = basic_json_cursor<>;
 
 /// The whole text as a tree: objects are dicts with text keys, arrays are lists. Duplicate keys are errors.
 template <class = void>
-archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start = 0);
+MORTISE_COLD archive_value parse_json(std::string_view text, std::string_view file, std::uint64_t start = 0);
 
 /// Appends a number so that reading it back gives the same double; it always looks like a float (has a point or an exponent).
 template <class = void>
@@ -116,7 +120,7 @@ void append_json(std::string& out, double v) {
 
 /// Appends a string in quotes; escapes quotes, backslashes and controls only.
 template <class = void>
-void append_json(std::string& out, std::string_view text) {
+MORTISE_COLD void append_json(std::string& out, std::string_view text) {
   constexpr char hex[] = "0123456789abcdef";
   out += '"';
   for (char c : text) {
@@ -210,12 +214,12 @@ void basic_json_cursor<Unused>::string(std::string& out) {
 }
 
 template <class Unused>
-std::size_t basic_json_cursor<Unused>::number_end(bool& integral) {
+MORTISE_COLD std::size_t basic_json_cursor<Unused>::number_end(bool& integral) {
   auto const digit = [this](std::size_t i) { return i < text_.size() && text_[i] >= '0' && text_[i] <= '9'; };
   std::size_t end = at_;
   integral = true;
   if (end < text_.size() && text_[end] == '-') ++end;
-  if (!digit(end)) fail_unexpected("a number");
+  if (!digit(end)) fail_unexpected({"a number"});
   if (text_[end] == '0' && digit(end + 1)) fail("a number with a leading zero");
   while (digit(end)) ++end;
   if (end < text_.size() && text_[end] == '.') {
@@ -234,22 +238,21 @@ std::size_t basic_json_cursor<Unused>::number_end(bool& integral) {
 }
 
 template <class Unused>
-std::uint64_t basic_json_cursor<Unused>::natural(std::string_view what) {
-  std::string const wanted = std::string{what} + " as a non-negative integer";
+MORTISE_COLD std::uint64_t basic_json_cursor<Unused>::natural(std::string_view what) {
   char const c = peek();
-  if (c == '-') fail(std::string{what} + " is negative");
-  if (c < '0' || c > '9') fail_unexpected(wanted);
+  if (c == '-') fail({what, " is negative"});
+  if (c < '0' || c > '9') fail_unexpected({what, " as a non-negative integer"});
   bool integral = true;
   std::size_t const end = number_end(integral);
-  if (!integral) fail(std::string{what} + " must be an integer, found " + detail::in_quotes(text_.substr(at_, end - at_)));
+  if (!integral) fail({what, " must be an integer, found ", detail::quoted_part(text_.substr(at_, end - at_))});
   std::uint64_t value = 0;
-  if (std::from_chars(text_.data() + at_, text_.data() + end, value).ec != std::errc{}) fail(std::string{what} + " does not fit 64 bits");
+  if (std::from_chars(text_.data() + at_, text_.data() + end, value).ec != std::errc{}) fail({what, " does not fit 64 bits"});
   at_ = end;
   return value;
 }
 
 template <class Unused>
-archive_value basic_json_cursor<Unused>::number() {
+MORTISE_COLD archive_value basic_json_cursor<Unused>::number() {
   peek();
   bool integral = true;
   std::size_t const end = number_end(integral);
@@ -269,7 +272,7 @@ archive_value basic_json_cursor<Unused>::number() {
 }
 
 template <class Unused>
-void basic_json_cursor<Unused>::skip() {
+MORTISE_COLD void basic_json_cursor<Unused>::skip() {
   std::vector<bool> closes_object;  // one bit a level
   std::vector<bool> firsts;
   std::string text;
@@ -299,28 +302,20 @@ void basic_json_cursor<Unused>::skip() {
 
 namespace detail {
 
+/// The later of two positions of which neither comes before the other; npos when there are none.
+template <class = void>
+std::size_t duplicate_position(std::size_t count, position_order before) {
+  std::vector<std::uint32_t> const order = sorted_positions(count, before);
+  for (std::size_t i = 1; i < order.size(); ++i)
+    if (!before(order[i - 1], order[i])) return order[i];
+  return static_cast<std::size_t>(-1);
+}
+
 /// Finds a key that occurs twice; npos when all are different. Sorts positions, not keys.
 template <class Keys>
 std::size_t find_duplicate(Keys const& keys) {
-  std::vector<std::uint32_t> order(keys.size());
-  for (std::size_t i = 0; i != order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  auto const less = [&keys](std::uint32_t a, std::uint32_t b) { return keys[a] < keys[b]; };
-  // A heap sort of our own: <algorithm>'s would be instantiated for each kind of key.
-  auto const sift = [&](std::size_t root, std::size_t n) {
-    for (std::size_t child; (child = 2 * root + 1) < n; root = child) {
-      if (child + 1 < n && less(order[child], order[child + 1])) ++child;
-      if (!less(order[root], order[child])) return;
-      std::swap(order[root], order[child]);
-    }
-  };
-  for (std::size_t i = order.size() / 2; i-- != 0;) sift(i, order.size());
-  for (std::size_t n = order.size(); n > 1;) {
-    std::swap(order[0], order[--n]);
-    sift(0, n);
-  }
-  for (std::size_t i = 1; i < order.size(); ++i)
-    if (!less(order[i - 1], order[i])) return order[i - 1] > order[i] ? order[i - 1] : order[i];
-  return static_cast<std::size_t>(-1);
+  auto const before = [&keys](std::uint32_t a, std::uint32_t b) { return keys[a] < keys[b]; };
+  return duplicate_position(keys.size(), before);
 }
 
 }  // namespace detail
@@ -371,7 +366,7 @@ archive_value parse_json(std::string_view text, std::string_view file, std::uint
       }
       if (top.node.is_dict()) {
         std::size_t const twice = detail::find_duplicate(top.node.keys());
-        if (twice != static_cast<std::size_t>(-1)) in.fail("duplicate key " + detail::in_quotes(top.node.keys()[twice].text()));
+        if (twice != static_cast<std::size_t>(-1)) in.fail({"duplicate key ", detail::quoted_part(top.node.keys()[twice].text())});
       }
       archive_value done = std::move(top.node);
       stack.pop_back();

@@ -4,7 +4,6 @@
 // Source: numpy/lib/format.py, "Format Version 1.0" to 3.0; numpy.savez.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include <mortise/archive/detail/inflate.hpp>
 #include <mortise/archive/detail/npy_types.hpp>
 #include <mortise/archive/zip.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -63,15 +63,15 @@ class basic_npy_parser {
   basic_npy_parser(std::string_view head, std::string_view file, std::uint64_t start) : head_{head}, file_{file}, start_{start} {}
 
   /// size: bytes of the whole array file.
-  npy_header parse(std::uint64_t size) {
+  MORTISE_COLD npy_header parse(std::uint64_t size) {
     if (head_.size() < 10 || head_.substr(0, 6) != "\x93NUMPY") fail(0, "no npy file: its magic string is missing");
     unsigned const major = static_cast<unsigned char>(head_[6]);
     unsigned const minor = static_cast<unsigned char>(head_[7]);
-    if (major < 1 || major > 3 || minor != 0) fail(6, "npy version " + std::to_string(major) + "." + std::to_string(minor) + " is not supported (1.0 to 3.0 are)");
+    if (major < 1 || major > 3 || minor != 0) fail(6, {"npy version ", major, ".", minor, " is not supported (1.0 to 3.0 are)"});
     std::size_t const width = major == 1 ? 2 : 4;
     if (head_.size() < 8 + width) fail(8, "the npy header is truncated");
     std::uint64_t const length = little(reinterpret_cast<std::byte const*>(head_.data()) + 8, width);
-    if (length > max_header) fail(8, "the npy header has " + std::to_string(length) + " bytes, more than the " + std::to_string(max_header) + " accepted");
+    if (length > max_header) fail(8, {"the npy header has ", length, " bytes, more than the ", max_header, " accepted"});
     at_ = 8 + width;
     if (length > size - at_ || length > head_.size() - at_) fail(8, "the npy header ends beyond the file");
     end_ = at_ + static_cast<std::size_t>(length);
@@ -82,7 +82,7 @@ class basic_npy_parser {
     for (std::size_t extent : h.info.shape)
       if (!checked_multiply(bytes, extent, bytes)) fail(at_, "the size of the array overflows");
     if (bytes != size - h.data)
-      fail(h.data, tensor_text(h.info.type, h.info.shape) + " takes " + std::to_string(bytes) + " bytes, the file has " + std::to_string(size - h.data));
+      fail(h.data, {tensor_text(h.info.type, h.info.shape), " takes ", bytes, " bytes, the file has ", size - h.data});
     return h;
   }
 
@@ -93,7 +93,8 @@ class basic_npy_parser {
   std::size_t at_ = 0;
   std::size_t end_ = 0;
 
-  [[noreturn]] void fail(std::uint64_t at, std::string const& reason) const { throw archive_error{file_, start_ + at, reason}; }
+  [[noreturn]] MORTISE_COLD void fail(std::uint64_t at, message_parts reason) const { throw_archive_error(file_, start_ + at, reason); }
+  [[noreturn]] MORTISE_COLD void fail(std::uint64_t at, char const* reason) const { throw_archive_error(file_, start_ + at, {reason}); }
   char peek() {
     while (at_ != end_ && head_[at_] == ' ') ++at_;
     return at_ == end_ ? '\0' : head_[at_];
@@ -104,9 +105,9 @@ class basic_npy_parser {
     return true;
   }
   void expect(char c) {
-    if (!accept(c)) fail(at_, std::string{"the npy header has "} + (at_ == end_ ? "no '" : in_quotes(head_.substr(at_, 1)) + " instead of '") + c + "'");
+    if (!accept(c)) fail(at_, {"the npy header has ", (at_ == end_ ? "no '" : in_quotes(head_.substr(at_, 1)) + " instead of '"), c, "'"});
   }
-  std::string_view string() {
+  MORTISE_COLD std::string_view string() {
     char const quote = peek();
     if (quote != '\'' && quote != '"') fail(at_, "the npy header has something else where a string belongs; structured and object arrays are not supported");
     std::size_t const close = head_.find(quote, ++at_);
@@ -115,7 +116,7 @@ class basic_npy_parser {
     at_ = close + 1;
     return v;
   }
-  void dict(npy_header& h) {
+  MORTISE_COLD void dict(npy_header& h) {
     expect('{');
     bool has_descr = false;
     bool has_order = false;
@@ -135,11 +136,11 @@ class basic_npy_parser {
       } else if (key == "shape" && !std::exchange(has_shape, true)) {
         shape(h);
       } else {
-        fail(at_, "a key of the npy header that is unknown or stands twice: " + in_quotes(key));
+        fail(at_, {"a key of the npy header that is unknown or stands twice: ", quoted_part(key)});
       }
-      if (!accept(',') && peek() != '}') fail(at_, "the npy header has something unexpected after " + in_quotes(key));
+      if (!accept(',') && peek() != '}') fail(at_, {"the npy header has something unexpected after ", quoted_part(key)});
     }
-    if (!has_descr || !has_order || !has_shape) fail(at_, std::string{"the npy header has no "} + (!has_descr ? "descr" : !has_order ? "fortran_order" : "shape"));
+    if (!has_descr || !has_order || !has_shape) fail(at_, {"the npy header has no ", (!has_descr ? "descr" : !has_order ? "fortran_order" : "shape")});
     if (peek() == '\n') ++at_;
     if (peek(), at_ != end_) fail(at_, "the npy header goes on after its dict");
     if (fortran && h.info.shape.size() > 1) {
@@ -147,11 +148,11 @@ class basic_npy_parser {
       std::size_t step = 1;
       for (std::size_t d = 0; d != h.info.shape.size(); ++d) {
         h.info.strides[d] = step;
-        if (__builtin_mul_overflow(step, std::max<std::size_t>(h.info.shape[d], 1), &step)) fail(at_, "the size of the array overflows");
+        if (__builtin_mul_overflow(step, h.info.shape[d] == 0 ? 1 : h.info.shape[d], &step)) fail(at_, "the size of the array overflows");
       }
     }
   }
-  void descr(npy_header& h) {
+  MORTISE_COLD void descr(npy_header& h) {
     if (peek() == '[') fail(at_, "a structured array (its descr is a list) is not supported; save each field as an array of its own");
     std::string_view const d = string();
     std::string_view const rest = d.substr(d.empty() ? 0 : 1);
@@ -161,9 +162,9 @@ class basic_npy_parser {
         h.big_endian = d[0] == '>' && bits_of(t.type) > 8;
         return;
       }
-    fail(at_, "descr " + in_quotes(d) + (rest.substr(0, 1) == "O" ? " is an object array, a pickle: not loaded" : " is not supported (plain numbers are)"));
+    fail(at_, {"descr ", quoted_part(d), (rest.substr(0, 1) == "O" ? " is an object array, a pickle: not loaded" : " is not supported (plain numbers are)")});
   }
-  void shape(npy_header& h) {
+  MORTISE_COLD void shape(npy_header& h) {
     expect('(');
     while (!accept(')')) {
       peek();
@@ -182,12 +183,12 @@ class basic_npy_parser {
 using npy_parser = basic_npy_parser<>;
 
 template <class = void>
-std::string npy_header_text(tensor_ref const& t, std::string const& name) {
+MORTISE_COLD std::string npy_header_text(tensor_ref const& t, std::string const& name) {
   std::string_view descr;
   for (npy_type const& n : npy_types)
     if (n.type == t.type) descr = n.descr;
   if (descr.empty())
-    throw usage_error{"mortise: numpy has no element type " + std::string{name_of(t.type)} + " (tensor " + in_quotes(name) + "); convert it, or save safetensors"};
+    detail::throw_usage_error({"mortise: numpy has no element type ", name_of(t.type), " (tensor ", quoted_part(name), "); convert it, or save safetensors"});
   std::string text = "{'descr': '";
   text += bits_of(t.type) == 8 ? '|' : '<';
   text += descr;
@@ -207,8 +208,8 @@ std::string npy_header_text(tensor_ref const& t, std::string const& name) {
 }  // namespace detail
 
 template <class>
-archive_contents npy::parse(byte_source const& file) {
-  auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), detail::npy_parser::max_header + 12));
+MORTISE_COLD archive_contents npy::parse(byte_source const& file) {
+  auto const n = static_cast<std::size_t>(detail::lesser(file.size(), detail::npy_parser::max_header + 12));
   std::string head(n, '\0');
   file.read(0, head.data(), n);
   detail::npy_header h = detail::npy_parser{head, file.name(), 0}.parse(file.size());
@@ -225,22 +226,22 @@ archive_contents npy::parse(byte_source const& file) {
 }
 
 template <class>
-archive_contents npz::parse(detail::zip_reader const& zip) {
+MORTISE_COLD archive_contents npz::parse(detail::zip_reader const& zip) {
   archive_contents c;
   c.format = name;
   c.sources.push_back(zip.file());
   for (detail::zip_entry const& e : zip.entries()) {
     // A deflate stream expands at most 1032 times: more is a lie about its size.
-    if (e.method == 8 && e.size / 1032 > e.stored_size) zip.fail(e.header, "entry " + detail::in_quotes(e.name) + " claims to inflate to " + std::to_string(e.size) + " bytes");
-    auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(e.size, detail::npy_parser::max_header + 12));
+    if (e.method == 8 && e.size / 1032 > e.stored_size) zip.fail(e.header, {"entry ", detail::quoted_part(e.name), " claims to inflate to ", e.size, " bytes"});
+    auto const n = static_cast<std::size_t>(detail::lesser(e.size, detail::npy_parser::max_header + 12));
     std::string head(n, '\0');
     if (e.method == 0) {
       zip.file().read(e.data, head.data(), n);
     } else {
-      std::vector<std::byte> const packed = zip.file().read(e.data, static_cast<std::size_t>(std::min<std::uint64_t>(e.stored_size, 65536)));
+      std::vector<std::byte> const packed = zip.file().read(e.data, static_cast<std::size_t>(detail::lesser(e.stored_size, 65536)));
       detail::inflater in{packed, {reinterpret_cast<std::byte*>(head.data()), n}};
       auto const result = in.run();
-      if (result == detail::inflater::result::malformed) zip.fail(e.data, "entry " + detail::in_quotes(e.name) + ": its compressed data are malformed");
+      if (result == detail::inflater::result::malformed) zip.fail(e.data, {"entry ", detail::quoted_part(e.name), ": its compressed data are malformed"});
       head.resize(in.written());
     }
     detail::npy_header h = detail::npy_parser{head, zip.file().name() + ": " + e.name, 0}.parse(e.size);
@@ -258,22 +259,22 @@ archive_contents npz::parse(detail::zip_reader const& zip) {
 }
 
 template <class>
-void npz::write(archive_value const& tree, byte_sink& out, archive_metadata const&) {
-  if (!tree.is_dict()) throw usage_error{"mortise: an npz file holds a dict of tensors, not " + std::string{name_of(tree.kind())}};
+MORTISE_COLD void npz::write(archive_value const& tree, byte_sink& out, archive_metadata const&) {
+  if (!tree.is_dict()) detail::throw_usage_error({"mortise: an npz file holds a dict of tensors, not ", name_of(tree.kind())});
   detail::zip_writer zip{out};
   std::vector<std::string> names;
   for_each_leaf(tree, [&](std::string_view leaf_name, archive_value const& v) {
     if (v.is_container() && tree.size() == 0) return;
     if (!v.is_tensor())
-      throw usage_error{"mortise: npz has no place for " + std::string{name_of(v.kind())} + " (" + detail::in_quotes(leaf_name) + "); save a state_dict alone, or use safetensors or torch_zip"};
+      detail::throw_usage_error({"mortise: npz has no place for ", name_of(v.kind()), " (", detail::quoted_part(leaf_name), "); save a state_dict alone, or use safetensors or torch_zip"});
     tensor_ref const& t = v.as_tensor();
-    if (t.data == nullptr && t.bytes() != 0) throw usage_error{"mortise: tensor " + detail::in_quotes(leaf_name) + " has no data; read the tree first (archive_reader::read_tree)"};
+    if (t.data == nullptr && t.bytes() != 0) detail::throw_usage_error({"mortise: tensor ", detail::quoted_part(leaf_name), " has no data; read the tree first (archive_reader::read_tree)"});
     names.emplace_back(leaf_name);
     std::string const head = detail::npy_header_text(t, names.back());
     zip.add(names.back() + ".npy", head.data(), head.size(), t.data, t.bytes());
   });
-  if (detail::find_duplicate(names) != static_cast<std::size_t>(-1)) throw usage_error{"mortise: two tensors to save have the same dotted name"};
-  if (names.empty()) throw usage_error{"mortise: an npz file without arrays is no zip file that readers accept"};
+  if (detail::find_duplicate(names) != static_cast<std::size_t>(-1)) detail::throw_usage_error({"mortise: two tensors to save have the same dotted name"});
+  if (names.empty()) detail::throw_usage_error({"mortise: an npz file without arrays is no zip file that readers accept"});
   zip.finish();
 }
 

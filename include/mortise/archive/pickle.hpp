@@ -7,7 +7,6 @@
 // Source: CPython's Lib/pickletools.py (opcodes); torch/_utils.py and torch/serialization.py 0.4 to 2.9 (names and arguments).
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstddef>
@@ -25,6 +24,7 @@
 #include <mortise/archive/detail/npy_types.hpp>
 #include <mortise/archive/detail/text.hpp>
 #include <mortise/archive/json.hpp>
+#include <mortise/config.hpp>
 #include <mortise/tensor/float16.hpp>
 
 namespace mortise::detail {
@@ -34,7 +34,7 @@ namespace mortise::detail {
 /// pickle: that much they may, as far as 256 MiB, which are two million numbers.
 template <class = void>
 std::uint64_t pickle_budget(std::uint64_t file_size) {
-  return 3 * file_size + std::min(64 * file_size, std::uint64_t{1} << 28) + (std::uint64_t{1} << 20);  // and its text
+  return 3 * file_size + lesser(64 * file_size, std::uint64_t{1} << 28) + (std::uint64_t{1} << 20);  // and its text
 }
 
 enum class pickled : std::uint8_t {
@@ -164,7 +164,8 @@ class basic_unpickler {
   /// The value as a tree. Each occurrence of a tensor becomes one tensor_info (dotted name); `origin` says of which of `tensors`.
   archive_value to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin);
 
-  [[noreturn]] void fail(std::string const& reason) const { throw archive_error{where_, start_ + op_at_, reason}; }
+  [[noreturn]] MORTISE_COLD void fail(message_parts reason) const { throw_archive_error(where_, start_ + op_at_, reason); }
+  [[noreturn]] MORTISE_COLD void fail(char const* reason) const { throw_archive_error(where_, start_ + op_at_, {reason}); }
 
  private:
   using id = std::uint32_t;
@@ -217,7 +218,7 @@ class basic_unpickler {
   std::string_view take(std::uint64_t n) {
     if (n > text_.size() - at_) {
       ran_out_ = true;
-      fail("the pickle is truncated: an operand of " + std::to_string(n) + " bytes, " + std::to_string(text_.size() - at_) + " are left");
+      fail({"the pickle is truncated: an operand of ", n, " bytes, ", text_.size() - at_, " are left"});
     }
     std::string_view const v = text_.substr(at_, static_cast<std::size_t>(n));
     at_ += static_cast<std::size_t>(n);
@@ -324,7 +325,7 @@ class basic_unpickler {
     id const v = top();
     ++memo_puts_;
     // Pickle writers number densely; an index far from that would only be a way to ask for memory.
-    if (index > 2 * memo_puts_ + 65536) fail("memo index " + std::to_string(index) + " is out of proportion");
+    if (index > 2 * memo_puts_ + 65536) fail({"memo index ", index, " is out of proportion"});
     if (index >= memo_.size()) {
       spend(3 * (index + 1 - memo_.size()) * sizeof(id));
       memo_.resize(static_cast<std::size_t>(index) + 1, absent);
@@ -332,7 +333,7 @@ class basic_unpickler {
     memo_[static_cast<std::size_t>(index)] = v;
   }
   void get_memo(std::uint64_t index) {
-    if (index >= memo_.size() || memo_[static_cast<std::size_t>(index)] == absent) fail("memo index " + std::to_string(index) + " was never stored");
+    if (index >= memo_.size() || memo_[static_cast<std::size_t>(index)] == absent) fail({"memo index ", index, " was never stored"});
     push(memo_[static_cast<std::size_t>(index)]);
   }
   void append_items(id target, std::vector<id> const& items) {
@@ -357,14 +358,14 @@ class basic_unpickler {
   }
   void check_text(std::string_view raw) const;
   void push_global(std::string_view module, std::string_view name);
-  [[noreturn]] void refuse_global(std::string_view module, std::string_view name);
+  [[noreturn]] MORTISE_COLD void refuse_global(std::string_view module, std::string_view name);
   bool skip_operand(unsigned char op, std::string_view& module, std::string_view& name);
   void reduce(id callable, id arguments);
   void build(id state);
   node array_of(id shape, id type, bool columns, id raw);
   void push_array_scalar(id type, id raw);
   element_type array_element(id i, char const* what) {
-    if (kind(i) != pickled::array_type) fail(std::string{what} + " has a dtype that is none");
+    if (kind(i) != pickled::array_type) fail({what, " has a dtype that is none"});
     return static_cast<element_type>(nodes_[i].index);
   }
   /// `raw` with the bytes of each number in little-endian order.
@@ -373,20 +374,20 @@ class basic_unpickler {
   void rebuild_tensor(std::vector<id> const& a, known how);
 
   std::vector<id> const& arguments(id tuple, std::size_t least, std::size_t most, char const* what) {
-    if (kind(tuple) != pickled::tuple) fail(std::string{what} + ": its arguments are no tuple");
+    if (kind(tuple) != pickled::tuple) fail({what, ": its arguments are no tuple"});
     auto const& a = children(tuple);
-    if (a.size() < least || a.size() > most) fail(std::string{what} + " has " + std::to_string(a.size()) + " arguments");
+    if (a.size() < least || a.size() > most) fail({what, " has ", a.size(), " arguments"});
     return a;
   }
   std::uint64_t natural(id v, std::string const& what) {
-    if (kind(v) != pickled::integer) fail(what + " is no integer that fits 64 bits");
-    if (nodes_[v].integer < 0) fail(what + " is negative: " + std::to_string(nodes_[v].integer));
+    if (kind(v) != pickled::integer) fail({what, " is no integer that fits 64 bits"});
+    if (nodes_[v].integer < 0) fail({what, " is negative: ", nodes_[v].integer});
     return static_cast<std::uint64_t>(nodes_[v].integer);
   }
   std::vector<std::size_t> naturals(id v, char const* what) {
-    if (kind(v) != pickled::tuple && kind(v) != pickled::list) fail(std::string{what} + " is no tuple");
+    if (kind(v) != pickled::tuple && kind(v) != pickled::list) fail({what, " is no tuple"});
     auto const& c = children(v);
-    if (c.size() > 1024) fail(std::string{what} + " has rank " + std::to_string(c.size()) + ", at most 1024 is accepted");
+    if (c.size() > 1024) fail({what, " has rank ", c.size(), ", at most 1024 is accepted"});
     std::vector<std::size_t> out;
     out.reserve(c.size());
     for (id i : c) out.push_back(static_cast<std::size_t>(natural(i, what)));
@@ -399,7 +400,7 @@ using unpickler = basic_unpickler<>;
 
 /// UTF-8; lone surrogates encoded as Python's surrogatepass does are let through.
 template <class Unused>
-void basic_unpickler<Unused>::check_text(std::string_view raw) const {
+MORTISE_COLD void basic_unpickler<Unused>::check_text(std::string_view raw) const {
   for (std::size_t i = 0; i < raw.size();) {
     std::size_t n = utf8_length(raw, i);
     if (n == 0 && raw.size() - i >= 3 && static_cast<unsigned char>(raw[i]) == 0xed && (static_cast<unsigned char>(raw[i + 1]) & 0xe0) == 0xa0 &&
@@ -411,13 +412,13 @@ void basic_unpickler<Unused>::check_text(std::string_view raw) const {
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::push_long(std::string_view raw) {
+MORTISE_COLD void basic_unpickler<Unused>::push_long(std::string_view raw) {
   if (raw.size() <= 8) {
     std::uint64_t v = raw.empty() || !(static_cast<unsigned char>(raw.back()) & 0x80) ? 0 : ~std::uint64_t{0};
     for (std::size_t i = raw.size(); i-- != 0;) v = v << 8 | static_cast<unsigned char>(raw[i]);
     return push(of_integer(static_cast<std::int64_t>(v)));
   }
-  if (raw.size() > 256) fail("an integer of " + std::to_string(raw.size()) + " bytes");
+  if (raw.size() > 256) fail({"an integer of ", raw.size(), " bytes"});
   // Decimal text by repeated division, most significant byte first.
   bool const negative = (static_cast<unsigned char>(raw.back()) & 0x80) != 0;
   std::vector<unsigned> bytes;
@@ -443,7 +444,7 @@ void basic_unpickler<Unused>::push_long(std::string_view raw) {
     while (!bytes.empty() && bytes.back() == 0) bytes.pop_back();
   }
   if (negative) digits += '-';
-  std::reverse(digits.begin(), digits.end());
+  for (std::size_t i = 0; i != digits.size() / 2; ++i) std::swap(digits[i], digits[digits.size() - 1 - i]);
   std::int64_t small = 0;
   auto const [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), small);
   if (status == std::errc{} && end == digits.data() + digits.size()) return push(of_integer(small));
@@ -455,13 +456,13 @@ void basic_unpickler<Unused>::push_integer_text(std::string_view digits) {
   if (!digits.empty() && digits.back() == 'L') digits.remove_suffix(1);
   std::int64_t v = 0;
   auto const [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), v);
-  if (status != std::errc{} || end != digits.data() + digits.size()) fail("no integer: " + in_quotes(digits));
+  if (status != std::errc{} || end != digits.data() + digits.size()) fail({"no integer: ", quoted_part(digits)});
   push(of_integer(v));
 }
 
 /// Steps over one opcode without running it; false at the end or at an opcode unknown. GLOBAL gives its names.
 template <class Unused>
-bool basic_unpickler<Unused>::skip_operand(unsigned char op, std::string_view& module, std::string_view& name) {
+MORTISE_COLD bool basic_unpickler<Unused>::skip_operand(unsigned char op, std::string_view& module, std::string_view& name) {
   auto const has = [this](std::uint64_t n) { return n <= text_.size() - at_; };
   auto const skip = [&](std::uint64_t n) { return has(n) && (at_ += static_cast<std::size_t>(n), true); };
   auto const counted = [&](std::size_t width) { return has(width) && skip(number(width)); };
@@ -488,7 +489,7 @@ bool basic_unpickler<Unused>::skip_operand(unsigned char op, std::string_view& m
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::refuse_global(std::string_view module, std::string_view name) {
+MORTISE_COLD void basic_unpickler<Unused>::refuse_global(std::string_view module, std::string_view name) {
   auto const is_known = [](std::string_view m, std::string_view n) {
     for (known_global const& g : known_globals)
       if (g.module == m && g.name == n) return true;
@@ -516,11 +517,11 @@ void basic_unpickler<Unused>::refuse_global(std::string_view module, std::string
   if (!more.empty()) reason += " (later also " + more + ")";
   if (module == "torch._utils" || module == "torch._tensor") reason += "; this kind of tensor (sparse, quantized, a subclass, ...) cannot be read: save it as a plain dense tensor";
   else reason += "; if this is a whole module that was pickled, save its state_dict() instead; leave other objects out of the file, or save them as numbers, strings, lists and dicts";
-  fail(reason);
+  fail({reason});
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::push_global(std::string_view module, std::string_view name) {
+MORTISE_COLD void basic_unpickler<Unused>::push_global(std::string_view module, std::string_view name) {
   for (known_global const& g : known_globals)
     if (g.module == module && g.name == name) {
       node n = of(pickled::global);
@@ -550,26 +551,26 @@ void basic_unpickler<Unused>::push_global(std::string_view module, std::string_v
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::push_storage(id persistent) {
+MORTISE_COLD void basic_unpickler<Unused>::push_storage(id persistent) {
   if (id_length_ == 0) fail("a persistent id where none belongs");
   if (kind(persistent) != pickled::tuple) fail("a persistent id that is no tuple");
   auto const& a = children(persistent);
   if (a.empty() || kind(a[0]) != pickled::text) fail("a persistent id without a tag");
-  if (text_of(a[0]) != "storage") fail("a persistent id with the tag " + in_quotes(text_of(a[0])) + " instead of \"storage\"");
-  if (a.size() != id_length_) fail("a storage's id with " + std::to_string(a.size()) + " elements instead of " + std::to_string(id_length_));
+  if (text_of(a[0]) != "storage") fail({"a persistent id with the tag ", quoted_part(text_of(a[0])), " instead of \"storage\""});
+  if (a.size() != id_length_) fail({"a storage's id with ", a.size(), " elements instead of ", id_length_});
   if (kind(a[1]) != pickled::storage_class) fail("a storage's class is no storage class");
   if (kind(a[2]) != pickled::text || kind(a[3]) != pickled::text) fail("a storage's key or location is no string");
   std::string_view const key = text_of(a[2]);
   bool digits = !key.empty() && key.size() <= 30;
   for (char c : key) digits = digits && c >= '0' && c <= '9';
-  if (!digits) fail("a storage's key is no decimal number: " + in_quotes(key));
+  if (!digits) fail({"a storage's key is no decimal number: ", quoted_part(key)});
   pickled_storage s;
   s.key = key;
   s.location = text_of(a[3]).substr(0, 64);
   s.type = nodes_[a[1]].index;
   s.count = natural(a[4], "the size of storage " + std::string{key});
   if (std::uint64_t bytes = 0; !checked_multiply(s.count, s.width(), bytes) || bytes > (std::uint64_t{1} << 62))
-    fail("the size of storage " + s.key + " is beyond reason: " + std::to_string(s.count));
+    fail({"the size of storage ", s.key, " is beyond reason: ", s.count});
   std::uint32_t found = static_cast<std::uint32_t>(storages.size());
   auto const [at, is_new] = storage_by_key_.try_emplace(s.key, found);
   if (is_new) {
@@ -579,7 +580,7 @@ void basic_unpickler<Unused>::push_storage(id persistent) {
   } else {
     found = at->second;
     pickled_storage const& old = storages[found];
-    if (old.type != s.type || old.count != s.count) fail("storage " + s.key + " is used with two types or two sizes");
+    if (old.type != s.type || old.count != s.count) fail({"storage ", s.key, " is used with two types or two sizes"});
   }
   if (id_length_ == 6 && kind(a[5]) != pickled::none) {
     // (view key, offset, size): a window of the root storage; of very old files.
@@ -589,7 +590,7 @@ void basic_unpickler<Unused>::push_storage(id persistent) {
     view.root = found;
     view.root_offset = natural(v[1], "a view's offset");
     view.count = natural(v[2], "a view's size");
-    if (view.root_offset > storages[found].count || view.count > storages[found].count - view.root_offset) fail("a view lies outside its storage " + s.key);
+    if (view.root_offset > storages[found].count || view.count > storages[found].count - view.root_offset) fail({"a view lies outside its storage ", s.key});
     spend(sizeof(pickled_storage));
     found = static_cast<std::uint32_t>(storages.size());
     storages.push_back(std::move(view));
@@ -600,7 +601,7 @@ void basic_unpickler<Unused>::push_storage(id persistent) {
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how) {
+MORTISE_COLD void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how) {
   if (kind(a[0]) != pickled::storage) fail("a tensor's storage is no storage");
   pickled_tensor t;
   t.storage = nodes_[a[0]].index;
@@ -608,7 +609,7 @@ void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how
   if (how == known::rebuild_tensor_v3) {
     if (kind(a[6]) != pickled::dtype) fail("a tensor's dtype is no dtype");
     t.type = static_cast<element_type>(nodes_[a[6]].index);
-    if (bits_of(t.type) % 8 != 0) fail("tensors of dtype " + std::string{name_of(t.type)} + " are not supported");
+    if (bits_of(t.type) % 8 != 0) fail({"tensors of dtype ", name_of(t.type), " are not supported"});
   } else {
     if (s.type == untyped_storage) fail("a tensor without a dtype on an untyped storage");
     t.type = static_cast<element_type>(s.type);
@@ -618,7 +619,7 @@ void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how
     if (kind(a[metadata]) != pickled::dict && kind(a[metadata]) != pickled::none) fail("a tensor's metadata is no dict");
     auto const& flags = children(a[metadata]);
     for (std::size_t i = 1; i < flags.size(); i += 2)
-      if (kind(flags[i]) == pickled::boolean && nodes_[flags[i]].integer != 0) fail("a tensor with the flag " + (kind(flags[i - 1]) == pickled::text ? in_quotes(text_of(flags[i - 1])) : std::string{"?"}) + " (conj or neg) set; save it resolved");
+      if (kind(flags[i]) == pickled::boolean && nodes_[flags[i]].integer != 0) fail({"a tensor with the flag ", (kind(flags[i - 1]) == pickled::text ? in_quotes(text_of(flags[i - 1])) : std::string{"?"}), " (conj or neg) set; save it resolved"});
   }
   t.offset = natural(a[1], "a tensor's storage offset");
   t.shape = naturals(a[2], "a tensor's size");
@@ -629,7 +630,7 @@ void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how
   bool overflow = false;
   for (std::size_t extent : t.shape) overflow = overflow || !checked_multiply(count, extent, count);
   std::uint64_t bits = 0;
-  if (overflow || !checked_multiply(count, bits_of(t.type), bits)) fail("the size of a tensor overflows: " + shape_text(t.shape).substr(0, 200));
+  if (overflow || !checked_multiply(count, bits_of(t.type), bits)) fail({"the size of a tensor overflows: ", shape_text(t.shape).substr(0, 200)});
   if (count != 0) {
     std::uint64_t last = t.offset;
     for (std::size_t d = 0; d != t.shape.size() && !overflow; ++d) {
@@ -639,7 +640,7 @@ void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how
     std::uint64_t end = 0;
     std::uint64_t const width = bits_of(t.type) / 8;
     if (overflow || !checked_add(last, 1, end) || !checked_multiply(end, width, end) || end > s.count * s.width())
-      fail("a tensor of size " + shape_text(t.shape).substr(0, 200) + " reaches beyond the end of its storage " + s.key + " (" + std::to_string(s.count) + " elements)");
+      fail({"a tensor of size ", shape_text(t.shape).substr(0, 200), " reaches beyond the end of its storage ", s.key, " (", s.count, " elements)"});
   }
   node n = of(pickled::tensor);
   n.index = static_cast<std::uint32_t>(tensors.size());
@@ -648,7 +649,7 @@ void basic_unpickler<Unused>::rebuild_tensor(std::vector<id> const& a, known how
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::reduce(id callable, id args) {
+MORTISE_COLD void basic_unpickler<Unused>::reduce(id callable, id args) {
   if (kind(callable) != pickled::global) fail("REDUCE of something that cannot be called");
   auto const what = static_cast<known>(nodes_[callable].index);
   switch (what) {
@@ -760,7 +761,7 @@ void basic_unpickler<Unused>::reduce(id callable, id args) {
           n.index = static_cast<std::uint32_t>(t.type);
           return push(n);
         }
-      fail("a NumPy value of dtype " + in_quotes(name) + " cannot be read: save it as numbers, or as Python's own kinds (.item(), .tolist())");
+      fail({"a NumPy value of dtype ", quoted_part(name), " cannot be read: save it as numbers, or as Python's own kinds (.item(), .tolist())"});
     }
     case known::new_array: {
       auto const& a = arguments(args, 3, 3, "numpy's _reconstruct");
@@ -793,7 +794,7 @@ void basic_unpickler<Unused>::reduce(id callable, id args) {
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::build(id state) {
+MORTISE_COLD void basic_unpickler<Unused>::build(id state) {
   id const target = top();
   // torch sets attributes (`_metadata`) of state_dicts; they carry no data of ours. Everything else is refused.
   if (kind(target) == pickled::dict && nodes_[target].attributes) {
@@ -827,14 +828,15 @@ std::string basic_unpickler<Unused>::little_endian(std::string_view raw, id type
   // The two halves of a complex number are numbers of their own.
   std::size_t const width = bits_of(t) / 8 / (t == element_type::c64 || t == element_type::c128 ? 2 : 1);
   if (nodes_[type].ordered)
-    for (std::size_t i = 0; i + width <= bytes.size(); i += width) std::reverse(bytes.data() + i, bytes.data() + i + width);
+    for (std::size_t i = 0; i + width <= bytes.size(); i += width)
+      for (std::size_t k = 0; k != width / 2; ++k) std::swap(bytes[i + k], bytes[i + width - 1 - k]);
   return bytes;
 }
 
 template <class Unused>
 void basic_unpickler<Unused>::push_array_scalar(id type, id raw) {
   element_type const t = array_element(type, "a NumPy scalar");
-  if (kind(raw) != pickled::raw || text_of(raw).size() * 8 != bits_of(t)) fail("a NumPy scalar of dtype " + std::string{name_of(t)} + " whose bytes are not that many");
+  if (kind(raw) != pickled::raw || text_of(raw).size() * 8 != bits_of(t)) fail({"a NumPy scalar of dtype ", name_of(t), " whose bytes are not that many"});
   std::string const bytes = little_endian(text_of(raw), type);
   auto const bits = [&bytes](std::size_t from, std::size_t n) {
     std::uint64_t v = 0;
@@ -886,13 +888,13 @@ auto basic_unpickler<Unused>::array_of(id shape, id type, bool columns, id conte
   std::uint64_t bytes = width;
   for (std::size_t const extent : t.shape)
     if (!checked_multiply(bytes, extent, bytes)) fail("the size of a NumPy array overflows");
-  if (bytes != raw.size()) fail("a NumPy array of shape " + shape_text(t.shape).substr(0, 200) + " with " + std::to_string(raw.size()) + " bytes");
+  if (bytes != raw.size()) fail({"a NumPy array of shape ", shape_text(t.shape).substr(0, 200), " with ", raw.size(), " bytes"});
   t.strides.resize(t.shape.size());
   std::size_t step = 1;
   for (std::size_t i = 0; i != t.shape.size(); ++i) {
     std::size_t const d = columns ? i : t.shape.size() - 1 - i;
     t.strides[d] = step;
-    step *= std::max<std::size_t>(t.shape[d], 1);
+    step *= t.shape[d] == 0 ? 1 : t.shape[d];
   }
   // Three times its bytes: this copy, and what `inlined` takes while it grows.
   spend(sizeof(pickled_tensor) + 2 * t.shape.size() * sizeof(std::size_t) + sizeof(pickled_storage) + 3 * raw.size());
@@ -913,7 +915,7 @@ auto basic_unpickler<Unused>::array_of(id shape, id type, bool columns, id conte
 }
 
 template <class Unused>
-void basic_unpickler<Unused>::run() {
+MORTISE_COLD void basic_unpickler<Unused>::run() {
   bool first = true;
   for (;;) {
     op_at_ = at_;
@@ -927,11 +929,11 @@ void basic_unpickler<Unused>::run() {
     if (stack_.size() + marks_.size() * 2 > text_.size() + 16) fail("more values than opcodes");
     switch (op) {
       case 0x80:
-        if (std::uint64_t const version = number(1); version < 2 || version > 5) fail("pickle protocol " + std::to_string(version) + " is not supported");
+        if (std::uint64_t const version = number(1); version < 2 || version > 5) fail({"pickle protocol ", version, " is not supported"});
         break;
       case '.': {
         if (!marks_.empty()) fail("STOP with an open MARK");
-        if (stack_.size() != 1) fail("STOP with " + std::to_string(stack_.size()) + " values instead of one");
+        if (stack_.size() != 1) fail({"STOP with ", stack_.size(), " values instead of one"});
         return;
       }
       case '(':
@@ -1068,7 +1070,7 @@ void basic_unpickler<Unused>::run() {
         std::string_view const digits = line();
         double v = 0;
         auto const [end, status] = std::from_chars(digits.data(), digits.data() + digits.size(), v);
-        if (status != std::errc{} || end != digits.data() + digits.size()) fail("no number: " + in_quotes(digits));
+        if (status != std::errc{} || end != digits.data() + digits.size()) fail({"no number: ", quoted_part(digits)});
         push(of_real(v));
         break;
       }
@@ -1083,14 +1085,14 @@ void basic_unpickler<Unused>::run() {
       default: {
         char hex[8];
         std::snprintf(hex, sizeof hex, "0x%02x", op);
-        fail(std::string{"unknown or refused pickle opcode "} + hex);
+        fail({"unknown or refused pickle opcode ", hex});
       }
     }
   }
 }
 
 template <class Unused>
-archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin) {
+MORTISE_COLD archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin) {
   struct level {
     id source;
     archive_value made;
@@ -1189,7 +1191,7 @@ archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_info>& infos, 
     if (top.next == (is_dict ? c.size() / 2 : c.size())) {
       if (is_dict)
         if (std::size_t const twice = find_duplicate(top.made.keys()); twice != static_cast<std::size_t>(-1))
-          fail("a dict has the key " + in_quotes(top.made.keys()[twice].to_string()) + " twice");
+          fail({"a dict has the key ", quoted_part(top.made.keys()[twice].to_string()), " twice"});
       value = std::move(top.made);
       stack.pop_back();
       complete = true;

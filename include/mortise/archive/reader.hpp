@@ -18,7 +18,6 @@
 //   void                            reader.verify()                          every checksum that the file carries
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -120,7 +119,7 @@ class basic_archive_reader {
 
   void verify_record(std::size_t i) const;
   std::vector<std::byte> inflate_record(archive_record const& record) const;
-  [[noreturn]] void wrong_crc(archive_record const& record) const;
+  [[noreturn]] MORTISE_COLD void wrong_crc(archive_record const& record) const;
   std::size_t entry(std::string_view tensor) const;
   bool is_checkpoint() const;
 };
@@ -147,13 +146,7 @@ basic_archive_reader<Unused>::basic_archive_reader(archive_contents contents) {
   auto s = std::make_shared<state>();
   s->contents = std::move(contents);
   s->verified = std::make_unique<std::atomic<bool>[]>(s->contents.records.size());
-  auto const& tensors = s->contents.tensors;
-  s->by_name.resize(tensors.size());
-  for (std::size_t i = 0; i != tensors.size(); ++i) s->by_name[i] = static_cast<std::uint32_t>(i);
-  std::sort(s->by_name.begin(), s->by_name.end(), [&tensors](std::uint32_t a, std::uint32_t b) {
-    int const order = tensors[a].name.compare(tensors[b].name);
-    return order != 0 ? order < 0 : a < b;
-  });
+  s->by_name = detail::positions_by_name(s->contents.tensors);
   state_ = std::move(s);
 }
 
@@ -174,14 +167,14 @@ bool basic_archive_reader<Unused>::is_checkpoint() const {
 }
 
 template <class Unused>
-std::size_t basic_archive_reader<Unused>::position(std::string_view tensor) const {
+MORTISE_COLD std::size_t basic_archive_reader<Unused>::position(std::string_view tensor) const {
   auto const& all = tensors();
   auto const& order = state_->by_name;
-  auto const at = std::lower_bound(order.begin(), order.end(), tensor, [&all](std::uint32_t i, std::string_view n) { return all[i].name < n; });
-  if (at != order.end() && all[*at].name == tensor) {
-    if (at + 1 != order.end() && all[*(at + 1)].name == tensor)
-      throw archive_error{name(), archive_error::no_offset, "two tensors have the dotted name " + detail::in_quotes(tensor) + "; read them by position"};
-    return *at;
+  std::size_t const at = detail::find_by_name(all, order, tensor);
+  if (at != no_entry) {
+    if (at + 1 != order.size() && all[order[at + 1]].name == tensor)
+      detail::throw_archive_error(name(), archive_error::no_offset, {"two tensors have the dotted name ", detail::quoted_part(tensor), "; read them by position"});
+    return order[at];
   }
   if (!state_->contents.has_tree && is_checkpoint())
     if (archive_value const* v = tree().find_path(tensor); v != nullptr && v->is_tensor()) return v->as_tensor().entry;
@@ -191,7 +184,7 @@ std::size_t basic_archive_reader<Unused>::position(std::string_view tensor) cons
 template <class Unused>
 std::size_t basic_archive_reader<Unused>::entry(std::string_view tensor) const {
   std::size_t const i = position(tensor);
-  if (i == no_entry) throw usage_error{name() + ": holds no tensor " + detail::in_quotes(tensor)};
+  if (i == no_entry) detail::throw_usage_error({name(), ": holds no tensor ", detail::quoted_part(tensor)});
   return i;
 }
 
@@ -202,8 +195,7 @@ std::vector<std::byte> basic_archive_reader<Unused>::read_entry(std::size_t i) c
   // An expanded view (stride 0) can be far larger than what is stored: such a tensor needs memory that the caller provides.
   constexpr std::size_t always_fine = std::size_t{1} << 28;
   if (!state_->contents.places[i].packed && t.bytes() > always_fine && t.bytes() / 4 > source.size())
-    throw archive_error{name(), archive_error::no_offset,
-                        "tensor " + detail::in_quotes(t.name) + " is an expanded view of " + std::to_string(t.bytes()) + " bytes; read it into memory of your own"};
+    detail::throw_archive_error(name(), archive_error::no_offset, {"tensor ", detail::quoted_part(t.name), " is an expanded view of ", t.bytes(), " bytes; read it into memory of your own"});
   std::vector<std::byte> bytes(t.bytes());
   read_entry_into(i, bytes);
   return bytes;
@@ -227,7 +219,8 @@ namespace detail {
 /// Reverses the bytes of each `width`-byte number.
 template <class = void>
 void swap_bytes(std::span<std::byte> bytes, std::size_t width) {
-  for (std::size_t i = 0; i + width <= bytes.size(); i += width) std::reverse(bytes.begin() + static_cast<std::ptrdiff_t>(i), bytes.begin() + static_cast<std::ptrdiff_t>(i + width));
+  for (std::size_t i = 0; i + width <= bytes.size(); i += width)
+    for (std::size_t k = 0; k != width / 2; ++k) std::swap(bytes[i + k], bytes[i + width - 1 - k]);
 }
 
 /// Packs a strided tensor. `base`: element 0; strides in elements of `width` bytes.
@@ -270,7 +263,7 @@ void basic_archive_reader<Unused>::read_entry_into(std::size_t i, std::span<std:
   tensor_place const& place = state_->contents.places[i];
   byte_source const& source = state_->contents.sources[place.source];
   if (to.size() != t.bytes())
-    throw usage_error{name() + ": tensor " + detail::in_quotes(t.name) + " has " + std::to_string(t.bytes()) + " bytes, memory for " + std::to_string(to.size()) + " was given"};
+    detail::throw_usage_error({name(), ": tensor ", detail::quoted_part(t.name), " has ", t.bytes(), " bytes, memory for ", to.size(), " was given"});
   if (to.empty()) return;
   std::size_t const width = bits_of(t.type) / 8;
   archive_record const* record = place.record < state_->contents.records.size() ? &state_->contents.records[place.record] : nullptr;
@@ -304,7 +297,7 @@ template <class Unused>
 void basic_archive_reader<Unused>::read_entry_part(std::size_t i, std::size_t offset, std::span<std::byte> to) const {
   tensor_info const& t = tensors().at(i);
   tensor_place const& place = state_->contents.places[i];
-  if (offset > t.bytes() || to.size() > t.bytes() - offset) throw usage_error{name() + ": a part outside of tensor " + detail::in_quotes(t.name)};
+  if (offset > t.bytes() || to.size() > t.bytes() - offset) detail::throw_usage_error({name(), ": a part outside of tensor ", detail::quoted_part(t.name)});
   state_->contents.sources[place.source].read(place.offset + offset, to.data(), to.size());
   if (!place.big_endian) return;
   std::size_t const width = bits_of(t.type) / 8;
@@ -336,7 +329,7 @@ void basic_archive_reader<Unused>::check_readable(std::span<std::size_t const> e
 
 template <class Unused>
 void basic_archive_reader<Unused>::wrong_crc(archive_record const& record) const {
-  throw archive_error{state_->contents.sources[record.source].name(), record.offset, "the checksum (CRC-32) of " + record.name + " is wrong: its bytes have changed since they were written"};
+  detail::throw_archive_error(state_->contents.sources[record.source].name(), record.offset, {"the checksum (CRC-32) of ", record.name, " is wrong: its bytes have changed since they were written"});
 }
 
 template <class Unused>
@@ -348,9 +341,9 @@ void basic_archive_reader<Unused>::verify_record(std::size_t i) const {
   if (source.data() != nullptr) {
     crc = detail::crc32(0, source.data() + record.offset, static_cast<std::size_t>(record.size));
   } else {
-    std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(record.size, std::uint64_t{1} << 20)));
+    std::vector<std::byte> buffer(static_cast<std::size_t>(detail::lesser(record.size, std::uint64_t{1} << 20)));
     for (std::uint64_t at = 0; at != record.size;) {
-      auto const n = static_cast<std::size_t>(std::min<std::uint64_t>(record.size - at, buffer.size()));
+      auto const n = static_cast<std::size_t>(detail::lesser(record.size - at, buffer.size()));
       source.read(record.offset + at, buffer.data(), n);
       crc = detail::crc32(crc, buffer.data(), n);
       at += n;
@@ -374,7 +367,7 @@ std::vector<std::byte> basic_archive_reader<Unused>::inflate_record(archive_reco
   std::vector<std::byte> bytes(static_cast<std::size_t>(record.inflated_size));  // bounded by the parser: at most 1032 times the input
   detail::inflater in{packed, bytes};
   if (in.run() != detail::inflater::result::done || in.written() != bytes.size() || in.consumed() != packed.size())
-    throw archive_error{source.name(), record.offset, record.name + ": its compressed data are malformed"};
+    detail::throw_archive_error(source.name(), record.offset, {record.name, ": its compressed data are malformed"});
   if (record.has_crc && detail::crc32(0, bytes.data(), bytes.size()) != record.crc) wrong_crc(record);
   return bytes;
 }
@@ -389,19 +382,19 @@ bool basic_archive_reader<Unused>::has_value(std::string_view path) const {
 }
 
 template <class Unused>
-archive_value basic_archive_reader<Unused>::value(std::string_view path) const {
+MORTISE_COLD archive_value basic_archive_reader<Unused>::value(std::string_view path) const {
   if (is_checkpoint())
     if (archive_value const* v = tree().find_path(path)) {
-      if (v->is_tensor()) throw usage_error{name() + ": " + detail::in_quotes(path) + " is a tensor; use read"};
+      if (v->is_tensor()) detail::throw_usage_error({name(), ": ", detail::quoted_part(path), " is a tensor; use read"});
       return *v;
     }
   for (auto const& [key, text] : metadata())
     if (key == path) return text;
-  throw usage_error{name() + ": holds no value " + detail::in_quotes(path)};
+  detail::throw_usage_error({name(), ": holds no value ", detail::quoted_part(path)});
 }
 
 template <class Unused>
-std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>::values() const {
+MORTISE_COLD std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>::values() const {
   std::vector<std::pair<std::string, archive_value>> all;
   if (!is_checkpoint()) {
     for (auto const& [key, text] : metadata()) all.emplace_back(key, text);
@@ -409,10 +402,10 @@ std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>:
   }
   // Long keys over many values could make the names far longer than the file.
   std::uint64_t budget = std::uint64_t{1} << 20;
-  for (byte_source const& s : state_->contents.sources) budget += 4 * s.size() + std::min(64 * s.size(), std::uint64_t{1} << 28);
+  for (byte_source const& s : state_->contents.sources) budget += 4 * s.size() + detail::lesser(64 * s.size(), std::uint64_t{1} << 28);
   for_each_leaf(tree(), [&](std::string_view path, archive_value const& leaf) {
     if (leaf.is_tensor()) return;
-    if (path.size() + 64 > budget) throw archive_error{name(), archive_error::no_offset, "the dotted names of its values take more memory than the file explains"};
+    if (path.size() + 64 > budget) detail::throw_archive_error(name(), archive_error::no_offset, {"the dotted names of its values take more memory than the file explains"});
     budget -= path.size() + 64;
     all.emplace_back(std::string{path}, leaf);
   });
@@ -420,18 +413,17 @@ std::vector<std::pair<std::string, archive_value>> basic_archive_reader<Unused>:
 }
 
 template <class Unused>
-archive_value basic_archive_reader<Unused>::read_tree() const {
+MORTISE_COLD archive_value basic_archive_reader<Unused>::read_tree() const {
   archive_value copy = tree();
   std::vector<std::shared_ptr<std::vector<std::byte>>> read(tensors().size());
   // Names that share one stored tensor share one piece of memory, so that a save of this tree stores it once again.
   auto const& places = state_->contents.places;
   std::vector<std::uint32_t> first(tensors().size());
-  std::vector<std::uint32_t> order(tensors().size());
-  for (std::size_t i = 0; i != order.size(); ++i) order[i] = first[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(), [&places](std::uint32_t a, std::uint32_t b) {
-    if (places[a].source != places[b].source) return places[a].source < places[b].source;
-    return places[a].offset != places[b].offset ? places[a].offset < places[b].offset : a < b;
-  });
+  for (std::size_t i = 0; i != first.size(); ++i) first[i] = static_cast<std::uint32_t>(i);
+  auto const before = [&places](std::uint32_t a, std::uint32_t b) {
+    return places[a].source != places[b].source ? places[a].source < places[b].source : places[a].offset < places[b].offset;
+  };
+  std::vector<std::uint32_t> const order = detail::sorted_positions(first.size(), before);
   for (std::size_t k = 1; k < order.size(); ++k) {
     std::uint32_t const a = order[k - 1];
     std::uint32_t const b = order[k];
@@ -461,7 +453,7 @@ namespace detail {
 
 /// What a file is whose kind is known and not read here; empty for all others.
 template <class = void>
-std::string_view known_but_refused(std::string_view head) {
+MORTISE_COLD std::string_view known_but_refused(std::string_view head) {
   if (head.substr(0, 2) == "\x1f\x8b") return "a gzip file; unpack it first";
   if (head.substr(0, 8) == "\x89HDF\r\n\x1a\n") return "an HDF5 file (Keras?); convert it to safetensors first";
   if (head.substr(0, 4) == "GGUF") return "a GGUF file; convert it to safetensors first";
@@ -486,20 +478,20 @@ bool looks_like_json(std::string_view head) {
 /// index: shards of a model may be given; they are looked for beside it.
 template <class = void>
 MORTISE_COLD archive_contents parse_archive(byte_source const& source, bool index) {
-  std::string head(static_cast<std::size_t>(std::min<std::uint64_t>(source.size(), 512)), '\0');
+  std::string head(static_cast<std::size_t>(detail::lesser(source.size(), 512)), '\0');
   source.read(0, head.data(), head.size());
-  if (head.empty()) throw archive_error{source.name(), 0, "the file is empty"};
-  if (std::string_view const kind = known_but_refused(head); !kind.empty()) throw archive_error{source.name(), 0, "this is " + std::string{kind}};
+  if (head.empty()) detail::throw_archive_error(source.name(), 0, {"the file is empty"});
+  if (std::string_view const kind = known_but_refused(head); !kind.empty()) detail::throw_archive_error(source.name(), 0, {"this is ", kind});
   std::string_view const first = head;
-  if (first.substr(0, 4) == "PK\5\6") throw archive_error{source.name(), 0, "this is an empty zip file"};
+  if (first.substr(0, 4) == "PK\5\6") detail::throw_archive_error(source.name(), 0, {"this is an empty zip file"});
   if (first.substr(0, 2) == "PK") {
     zip_reader const zip{source};
     return npz::recognises(zip) ? npz::parse(zip) : torch_zip::parse(zip);
   }
   if (first.substr(0, 6) == "\x93NUMPY") return npy::parse(source);
   if (looks_like_json(first)) {
-    if (!index) throw archive_error{source.name(), 0, "this is JSON text where a shard of tensors belongs"};
-    if (!source.is_file()) throw archive_error{source.name(), 0, "this is JSON text; an index of shards must be opened by its path, since the shards lie beside it"};
+    if (!index) detail::throw_archive_error(source.name(), 0, {"this is JSON text where a shard of tensors belongs"});
+    if (!source.is_file()) detail::throw_archive_error(source.name(), 0, {"this is JSON text; an index of shards must be opened by its path, since the shards lie beside it"});
     bool const mapped = source.data() != nullptr;
     return parse_index(source, [mapped](std::string const& path) { return parse_archive(mapped ? byte_source::map(path) : byte_source::open(path), false); });
   }

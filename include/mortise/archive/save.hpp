@@ -32,7 +32,7 @@ template <class Format>
 void save_archive(byte_sink& out, archive_value const& tree, save_options const& options = {}) {
   if constexpr (requires { Format::write(tree, out, options.metadata, true, true); })
     Format::write(tree, out, options.metadata, options.checksums, options.mappable);
-  else if (options.mappable) throw usage_error{"mortise::save: .mappable files are safetensors; name them so, or leave .mappable out"};
+  else if (options.mappable) detail::throw_usage_error({"mortise::save: .mappable files are safetensors; name them so, or leave .mappable out"});
   else Format::write(tree, out, options.metadata);
 }
 
@@ -51,7 +51,7 @@ void save_archive(std::string const& path, archive_value const& tree, save_optio
     for (std::string_view extension : {".pt", ".pth", ".bin", ".ckpt", ".pth.tar"})
       if (detail::ends_with(path, extension)) return save_archive<torch_zip>(path, tree, options);
     if (detail::ends_with(path, ".npz")) return save_archive<npz>(path, tree, options);
-    throw usage_error{path + ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"};
+    detail::throw_usage_error({path, ": the extension names no format to save in; use .safetensors, .pt, .pth, .bin, .ckpt or .npz, or name the format"});
   } else {
     atomic_file_writer out{path, options.durable};
     save_archive<Format>(static_cast<byte_sink&>(out), tree, options);

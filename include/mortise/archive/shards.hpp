@@ -7,7 +7,6 @@
 // Source: huggingface_hub, serialization/_base.py and _torch.py (split_torch_state_dict_into_shards).
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -45,8 +44,8 @@ bool is_plain_file_name(std::string_view name) {
 /// open(path) gives a shard's contents. archive_error: the index is malformed or does not fit the shards.
 template <class Open>
 MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& open) {
-  auto const fail = [&file](std::string const& reason) { throw archive_error{file.name(), archive_error::no_offset, reason}; };
-  if (file.size() > safetensors::max_header) fail("an index of " + std::to_string(file.size()) + " bytes; more than 100000000 are not read");
+  auto const fail = [&file](message_parts reason) { throw_archive_error(file.name(), archive_error::no_offset, reason); };
+  if (file.size() > safetensors::max_header) fail({"an index of ", file.size(), " bytes; more than 100000000 are not read"});
   std::string text(static_cast<std::size_t>(file.size()), '\0');
   file.read(0, text.data(), text.size());
 
@@ -86,14 +85,14 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
       if (in.peek() != '{') in.fail("\"weight_map\" is no object");
       in.expect('{');
       for (bool none = true; in.next_key(none, key);) {
-        if (in.peek() != '"') in.fail("the file of tensor " + in_quotes(key) + " is no string");
+        if (in.peek() != '"') in.fail({"the file of tensor ", quoted_part(key), " is no string"});
         in.string(value);
-        if (!is_plain_file_name(value)) in.fail("tensor " + in_quotes(key) + " is said to be in " + in_quotes(value) + ", which is no plain file name in the index's folder");
+        if (!is_plain_file_name(value)) in.fail({"tensor ", quoted_part(key), " is said to be in ", quoted_part(value), ", which is no plain file name in the index's folder"});
         // Sorted: an index may name 10000 shards in turn.
-        auto const at = std::lower_bound(shards.begin(), shards.end(), value);
-        if (at == shards.end() || *at != value) {
+        std::size_t const at = find_sorted(shards, value);
+        if (at == shards.size() || shards[at] != value) {
           if (shards.size() == 10'000) in.fail("more than 10000 shards");
-          shards.insert(at, value);
+          shards.insert(shards.begin() + static_cast<std::ptrdiff_t>(at), value);
         }
         entries.push_back({key, value});
       }
@@ -102,23 +101,24 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
     }
   }
   in.end();
-  if (!has_map) fail("this JSON text is no index of shards: it has no \"weight_map\"");
-  if (entries.empty()) fail("the index names no tensor");
-  for (entry& e : entries) e.shard = static_cast<std::uint32_t>(std::lower_bound(shards.begin(), shards.end(), e.file) - shards.begin());
-  std::sort(entries.begin(), entries.end(), [](entry const& a, entry const& b) { return a.name < b.name; });
+  if (!has_map) fail({"this JSON text is no index of shards: it has no \"weight_map\""});
+  if (entries.empty()) fail({"the index names no tensor"});
+  for (entry& e : entries) e.shard = static_cast<std::uint32_t>(find_sorted(shards, e.file));
+  auto const before = [&entries](std::uint32_t a, std::uint32_t b) { return entries[a].name < entries[b].name; };
+  reorder(entries, sorted_positions(entries.size(), before));
   for (std::size_t i = 1; i < entries.size(); ++i)
-    if (entries[i].name == entries[i - 1].name) fail("the index names tensor " + in_quotes(entries[i].name) + " twice");
+    if (entries[i].name == entries[i - 1].name) fail({"the index names tensor ", quoted_part(entries[i].name), " twice"});
   std::vector<std::string_view> keys;
   for (auto const& [k, v] : all.metadata) keys.push_back(k);
-  if (std::size_t const twice = find_duplicate(keys); twice != static_cast<std::size_t>(-1)) fail("duplicate key " + in_quotes(keys[twice]) + " in the index's metadata");
+  if (std::size_t const twice = find_duplicate(keys); twice != static_cast<std::size_t>(-1)) fail({"duplicate key ", quoted_part(keys[twice]), " in the index's metadata"});
 
   all.sources.push_back(file);
   std::string const folder = directory_of(file.name()) + "/";
   for (std::uint32_t s = 0; s != shards.size(); ++s) {
     archive_contents part = open(folder + shards[s]);
     std::string const& shard = part.sources.at(0).name();
-    auto const refuse = [&shard](std::string const& reason) { throw archive_error{shard, archive_error::no_offset, reason}; };
-    if (part.has_tree && !all_tensors(part.tree)) refuse("this shard holds more than a state_dict");
+    auto const refuse = [&shard](message_parts reason) { throw_archive_error(shard, archive_error::no_offset, reason); };
+    if (part.has_tree && !all_tensors(part.tree)) refuse({"this shard holds more than a state_dict"});
     all.has_tree = all.has_tree || part.has_tree;
     if (all.format.empty()) all.format = part.format;
     std::string its_id;
@@ -126,7 +126,7 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
       if (k == shards_key) its_id = v;
       else if (k.rfind("ckpt.checksum.", 0) != 0) all.metadata.emplace_back(std::move(k), std::move(v));
     }
-    if (its_id != id) refuse("this shard belongs to another save than its index " + in_quotes(file.name(), 200));
+    if (its_id != id) refuse({"this shard belongs to another save than its index ", quoted_part(file.name(), 200)});
     auto const source_base = static_cast<std::uint32_t>(all.sources.size());
     auto const record_base = static_cast<std::uint32_t>(all.records.size());
     for (archive_record& r : part.records) {
@@ -135,9 +135,10 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
     }
     for (std::size_t i = 0; i != part.tensors.size(); ++i) {
       std::string const& name = part.tensors[i].name;
-      auto const at = std::lower_bound(entries.begin(), entries.end(), name, [](entry const& e, std::string const& n) { return e.name < n; });
-      if (at == entries.end() || at->name != name) refuse("this shard holds tensor " + in_quotes(name) + ", which the index does not name");
-      if (at->shard != s) refuse("this shard holds tensor " + in_quotes(name) + ", which the index says to be in " + in_quotes(shards[at->shard]));
+      std::size_t const place_of_name = first_not_less(entries.size(), [&](std::size_t k) { return entries[k].name < name; });
+      entry* const at = place_of_name == entries.size() ? nullptr : &entries[place_of_name];
+      if (at == nullptr || at->name != name) refuse({"this shard holds tensor ", quoted_part(name), ", which the index does not name"});
+      if (at->shard != s) refuse({"this shard holds tensor ", quoted_part(name), ", which the index says to be in ", quoted_part(shards[at->shard])});
       at->found = true;
       tensor_place place = part.places[i];
       place.source += source_base;
@@ -148,11 +149,13 @@ MORTISE_COLD archive_contents parse_index(byte_source const& file, Open const& o
     for (byte_source& source : part.sources) all.sources.push_back(std::move(source));
   }
   for (entry const& e : entries)
-    if (!e.found) fail("tensor " + in_quotes(e.name) + " is missing in " + in_quotes(shards[e.shard]) + ", where the index says it is");
+    if (!e.found) fail({"tensor ", quoted_part(e.name), " is missing in ", quoted_part(shards[e.shard]), ", where the index says it is"});
   // What several shards say is kept once; the index has the first word.
-  std::stable_sort(all.metadata.begin(), all.metadata.end(), [](auto const& a, auto const& b) { return a.first < b.first; });
-  all.metadata.erase(std::unique(all.metadata.begin(), all.metadata.end(), [](auto const& a, auto const& b) { return a.first == b.first; }),
-                     all.metadata.end());
+  sort_metadata(all.metadata, true);
+  archive_metadata once;
+  for (auto& pair : all.metadata)
+    if (once.empty() || once.back().first != pair.first) once.push_back(std::move(pair));
+  all.metadata = std::move(once);
   if (all.has_tree) {
     all.tree = archive_value::dict();
     for (std::size_t i = 0; i != all.tensors.size(); ++i) {
@@ -194,7 +197,7 @@ MORTISE_COLD void write_shards(std::string const& path, archive_value const& tre
 
   flat_archive flat = flatten_checkpoint(tree);
   flat.metadata.insert(flat.metadata.end(), extra.begin(), extra.end());
-  if (flat.tensors.empty()) throw usage_error{"mortise: there is no tensor to save in shards"};
+  if (flat.tensors.empty()) detail::throw_usage_error({"mortise: there is no tensor to save in shards"});
   std::vector<flat_archive> parts(1);
   std::vector<std::vector<std::string>> names(1);
   std::uint64_t total = 0;
@@ -215,7 +218,7 @@ MORTISE_COLD void write_shards(std::string const& path, archive_value const& tre
     names.back().push_back(t.name);
     parts.back().tensors.push_back(std::move(t));
   }
-  std::sort(flat.metadata.begin(), flat.metadata.end());
+  sort_metadata(flat.metadata);
   for (auto const& [k, v] : flat.metadata) id = crc32(crc32(id, k.data(), k.size()), v.data(), v.size());
 
   std::string index = "{\n  \"metadata\": {\n";
@@ -232,9 +235,10 @@ MORTISE_COLD void write_shards(std::string const& path, archive_value const& tre
   std::vector<std::pair<std::string, std::size_t>> map;
   for (std::size_t p = 0; p != parts.size(); ++p)
     for (std::string& name : names[p]) map.emplace_back(std::move(name), p + 1);
-  std::sort(map.begin(), map.end());
-  for (std::size_t i = 0; i != map.size(); ++i) {
-    index += i == 0 ? "    " : ",\n    ";
+  auto const before = [&map](std::uint32_t a, std::uint32_t b) { return map[a].first < map[b].first; };
+  bool is_first = true;
+  for (std::uint32_t const i : sorted_positions(map.size(), before)) {
+    index += std::exchange(is_first, false) ? "    " : ",\n    ";
     append_json(index, std::string_view{map[i].first});
     index += ": ";
     append_json(index, std::string_view{shard_name(stem, map[i].second, parts.size())});

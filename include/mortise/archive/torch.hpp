@@ -5,7 +5,6 @@
 // Source: torch/serialization.py, torch/_weights_only_unpickler.py 1.13 to 2.9, caffe2/serialize/inline_container.cc.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -18,6 +17,7 @@
 #include <mortise/archive/contents.hpp>
 #include <mortise/archive/pickle.hpp>
 #include <mortise/archive/zip.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise {
 
@@ -66,7 +66,7 @@ void place_tensors(archive_contents& c, unpickler& p, std::vector<std::uint32_t>
     // Strides that say nothing new are left out, as for the other formats.
     std::size_t expected = 1;
     bool plain = true;
-    for (std::size_t d = info.shape.size(); d-- != 0; expected *= std::max<std::size_t>(info.shape[d], 1)) plain = plain && info.strides[d] == expected;
+    for (std::size_t d = info.shape.size(); d-- != 0; expected *= info.shape[d] == 0 ? 1 : info.shape[d]) plain = plain && info.strides[d] == expected;
     if (plain) info.strides = {};
     c.places.push_back(place);
   }
@@ -93,7 +93,7 @@ class basic_pickle_writer {
     text += '\n';
   }
   void string(std::string_view s) {
-    if (s.size() > 0xffffffffu) throw usage_error{"mortise: a string of 4 GiB or more cannot be pickled"};
+    if (s.size() > 0xffffffffu) detail::throw_usage_error({"mortise: a string of 4 GiB or more cannot be pickled"});
     text += 'X';
     put(s.size(), 4);
     text += s;
@@ -110,7 +110,7 @@ class basic_pickle_writer {
     text += 'G';
     for (int i = 7; i >= 0; --i) put(bits >> (8 * i), 1);
   }
-  void shape(std::vector<std::size_t> const& s) {
+  MORTISE_COLD void shape(std::vector<std::size_t> const& s) {
     if (s.empty()) {
       text += ')';
       return;
@@ -142,8 +142,8 @@ class basic_torch_writer {
   std::vector<storage> storages{};
   pickle_writer pickle{};
 
-  void value(archive_value const& v, std::string const& name, std::size_t depth) {
-    if (depth > 150) throw usage_error{"mortise: a checkpoint nests values deeper than 150 levels at " + name.substr(0, 200)};
+  MORTISE_COLD void value(archive_value const& v, std::string const& name, std::size_t depth) {
+    if (depth > 150) detail::throw_usage_error({"mortise: a checkpoint nests values deeper than 150 levels at ", name.substr(0, 200)});
     std::string& out = pickle.text;
     switch (v.kind()) {
       case archive_kind::none: out += 'N'; return;
@@ -181,7 +181,7 @@ class basic_torch_writer {
         return;
       case archive_kind::dict:
         if (std::size_t const twice = find_duplicate(v.keys()); twice != static_cast<std::size_t>(-1))
-          throw usage_error{"mortise: a checkpoint's dict has the key " + in_quotes(v.keys()[twice].to_string()) + " twice"};
+          detail::throw_usage_error({"mortise: a checkpoint's dict has the key ", quoted_part(v.keys()[twice].to_string()), " twice"});
         // A state_dict is an OrderedDict in PyTorch; everything else a plain dict.
         if ((depth == 0 && v.size() != 0 && all_tensors(v)) || name == "model_state_dict") pickle.empty_ordered_dict();
         else out += '}';
@@ -204,14 +204,14 @@ class basic_torch_writer {
   };
   std::unordered_map<std::pair<std::byte const*, std::size_t>, std::uint32_t, by_memory> known_{};
 
-  void tensor(tensor_ref const& t, std::string const& name) {
+  MORTISE_COLD void tensor(tensor_ref const& t, std::string const& name) {
     if (t.data == nullptr && t.bytes() != 0)
-      throw usage_error{"mortise: tensor " + in_quotes(name) + " has no data; a tree that a reader made must be read first (archive_reader::read_tree)"};
+      detail::throw_usage_error({"mortise: tensor ", quoted_part(name), " has no data; a tree that a reader made must be read first (archive_reader::read_tree)"});
     std::string_view typed;
     for (storage_class const& s : storage_classes)
       if (s.type == t.type) typed = s.name;
     if (typed.empty() && bits_of(t.type) % 8 != 0)
-      throw usage_error{"mortise: torch has no element type " + std::string{name_of(t.type)} + " (tensor " + in_quotes(name) + "); save it as safetensors"};
+      detail::throw_usage_error({"mortise: torch has no element type ", name_of(t.type), " (tensor ", quoted_part(name), "); save it as safetensors"});
     // Tensors in the same memory share a storage: tied weights stay tied.
     std::uint32_t key = static_cast<std::uint32_t>(storages.size());
     if (t.bytes() != 0) {
@@ -235,7 +235,7 @@ class basic_torch_writer {
     pickle.shape(t.shape);
     std::vector<std::size_t> strides(t.shape.size());
     std::size_t step = 1;
-    for (std::size_t d = strides.size(); d-- != 0; step *= std::max<std::size_t>(t.shape[d], 1)) strides[d] = step;
+    for (std::size_t d = strides.size(); d-- != 0; step *= t.shape[d] == 0 ? 1 : t.shape[d]) strides[d] = step;
     pickle.shape(strides);
     out += '\x89';
     pickle.empty_ordered_dict();
@@ -249,7 +249,7 @@ using torch_writer = basic_torch_writer<>;
 }  // namespace detail
 
 template <class>
-void torch_zip::write(archive_value const& tree, byte_sink& out, archive_metadata const& extra) {
+MORTISE_COLD void torch_zip::write(archive_value const& tree, byte_sink& out, archive_metadata const& extra) {
   detail::torch_writer w;
   if (!extra.empty() && tree.is_dict() && !detail::all_tensors(tree)) {
     archive_value copy = tree;
@@ -271,37 +271,37 @@ void torch_zip::write(archive_value const& tree, byte_sink& out, archive_metadat
 }
 
 template <class>
-archive_contents torch_zip::parse(detail::zip_reader const& zip) {
+MORTISE_COLD archive_contents torch_zip::parse(detail::zip_reader const& zip) {
   std::string const& file = zip.file().name();
   auto const& entries = zip.entries();
   std::string const& first = entries[0].name;
   std::size_t const slash = first.find('/');
-  if (slash == std::string::npos || slash == 0) zip.fail(entries[0].header, "entry " + detail::in_quotes(first) + " is in no folder: this is neither a torch.save file nor an npz");
+  if (slash == std::string::npos || slash == 0) zip.fail(entries[0].header, {"entry ", detail::quoted_part(first), " is in no folder: this is neither a torch.save file nor an npz"});
   std::string const prefix = first.substr(0, slash + 1);
   for (detail::zip_entry const& e : entries)
     if (e.name.compare(0, prefix.size(), prefix) != 0)
-      zip.fail(e.header, "entry " + detail::in_quotes(e.name) + " is outside the folder " + detail::in_quotes(prefix) + " of the other entries");
-  if (zip.find(prefix + "constants.pkl")) throw archive_error{file, archive_error::no_offset, "this is a TorchScript module, not a checkpoint: save its state_dict() with torch.save"};
+      zip.fail(e.header, {"entry ", detail::quoted_part(e.name), " is outside the folder ", detail::quoted_part(prefix), " of the other entries"});
+  if (zip.find(prefix + "constants.pkl")) detail::throw_archive_error(file, archive_error::no_offset, {"this is a TorchScript module, not a checkpoint: save its state_dict() with torch.save"});
   detail::zip_entry const* pickle = zip.find(prefix + "data.pkl");
-  if (pickle == nullptr) throw archive_error{file, archive_error::no_offset, "the zip file has no entry data.pkl: it was not written by torch.save"};
+  if (pickle == nullptr) detail::throw_archive_error(file, archive_error::no_offset, {"the zip file has no entry data.pkl: it was not written by torch.save"});
   detail::zip_entry const* version = zip.find(prefix + ".data/version");
   if (version == nullptr) version = zip.find(prefix + "version");
-  if (version == nullptr) throw archive_error{file, archive_error::no_offset, "the zip file has no entry version"};
+  if (version == nullptr) detail::throw_archive_error(file, archive_error::no_offset, {"the zip file has no entry version"});
   std::string number = zip.text(*version, 64);
   if (!number.empty() && number.back() == '\n') number.pop_back();
   if (number.empty() || number.size() > 2 || number.find_first_not_of("0123456789") != std::string::npos || number[0] == '0' || std::atoi(number.c_str()) > 10)
-    zip.fail(version->data, "version " + detail::in_quotes(number) + " of torch's file format is not supported (1 to 10 are)");
+    zip.fail(version->data, {"version ", detail::quoted_part(number), " of torch's file format is not supported (1 to 10 are)"});
   bool big_endian = false;
   if (detail::zip_entry const* order = zip.find(prefix + "byteorder")) {
     std::string const text = zip.text(*order, 64);
-    if (text != "little" && text != "big") zip.fail(order->data, "byteorder is " + detail::in_quotes(text) + ", neither little nor big");
+    if (text != "little" && text != "big") zip.fail(order->data, {"byteorder is ", detail::quoted_part(text), ", neither little nor big"});
     big_endian = text == "big";
   }
 
   std::string const text = zip.text(*pickle, max_pickle);
   detail::unpickler p{text, file + ": " + pickle->name, 0, detail::pickle_budget(zip.file().size()), 5};
   p.run();
-  if (p.consumed() != text.size()) p.fail(std::to_string(text.size() - p.consumed()) + " bytes after STOP");
+  if (p.consumed() != text.size()) p.fail({text.size() - p.consumed(), " bytes after STOP"});
 
   archive_contents c;
   c.format = name;
@@ -318,11 +318,11 @@ archive_contents torch_zip::parse(detail::zip_reader const& zip) {
     }
     std::string const record = "data/" + s.key;
     detail::zip_entry const* e = zip.find(prefix + record);
-    if (e == nullptr) throw archive_error{file, archive_error::no_offset, "a tensor's storage is missing: there is no entry " + record};
-    if (e->method != 0) zip.fail(e->header, "entry " + detail::in_quotes(e->name) + " is compressed; torch.save stores tensors: re-save the file with torch");
+    if (e == nullptr) detail::throw_archive_error(file, archive_error::no_offset, {"a tensor's storage is missing: there is no entry ", record});
+    if (e->method != 0) zip.fail(e->header, {"entry ", detail::quoted_part(e->name), " is compressed; torch.save stores tensors: re-save the file with torch"});
     // A storage that was viewed with a wider type may end within an element.
     if (e->size < s.count * s.width() || e->size - s.count * s.width() >= s.width())
-      zip.fail(e->data, "entry " + record + " has " + std::to_string(e->size) + " bytes, its storage of " + std::to_string(s.count) + " elements takes " + std::to_string(s.count * s.width()));
+      zip.fail(e->data, {"entry ", record, " has ", e->size, " bytes, its storage of ", s.count, " elements takes ", s.count * s.width()});
     offsets.push_back(e->data);
     c.records.push_back({"entry " + record, e->data, e->size, 0, e->crc, e->crc != 0, false, 0});
   }
@@ -333,16 +333,16 @@ archive_contents torch_zip::parse(detail::zip_reader const& zip) {
 }
 
 template <class>
-archive_contents torch_legacy::parse(byte_source const& file) {
+MORTISE_COLD archive_contents torch_legacy::parse(byte_source const& file) {
   std::uint64_t const size = file.size();
   std::uint64_t const budget = detail::pickle_budget(size);
   std::string text;
   std::uint64_t at = 0;
-  auto const fail = [&file](std::uint64_t where, std::string const& reason) { throw archive_error{file.name(), where, reason}; };
+  auto const fail = [&file](std::uint64_t where, detail::message_parts reason) { detail::throw_archive_error(file.name(), where, reason); };
   // Runs the pickle at `at`. Its length is known only by running it: more of the file is read until STOP comes.
   auto const run = [&](std::size_t id_length, char const* part) {
     for (std::uint64_t window = std::uint64_t{1} << 16;; window *= 8) {
-      auto const n = static_cast<std::size_t>(std::min({window, size - at, torch_zip::max_pickle}));
+      auto const n = static_cast<std::size_t>(detail::lesser(detail::lesser(window, size - at), torch_zip::max_pickle));
       text.resize(n);
       file.read(at, text.data(), n);
       detail::unpickler p{text, file.name(), at, budget, id_length};
@@ -350,7 +350,7 @@ archive_contents torch_legacy::parse(byte_source const& file) {
         p.run();
       } catch (archive_error const& e) {
         if (p.ran_out() && n < size - at && n < torch_zip::max_pickle) continue;
-        throw archive_error{file.name(), e.offset, std::string{part} + ": " + e.reason};
+        detail::throw_archive_error(file.name(), e.offset, {part, ": ", e.reason});
       }
       at += p.consumed();
       return p;
@@ -362,19 +362,19 @@ archive_contents torch_legacy::parse(byte_source const& file) {
     detail::unpickler p = run(0, "magic number");
     archive_value const magic = p.to_tree(none, no_origin);
     if (!magic.is_string() || magic.as_string() != "119547037146038801333356")  // 0x1950a86a20f9469cfc6c
-      fail(0, "a bare pickle without torch's magic number: this is no checkpoint of torch.save");
+      fail(0, {"a bare pickle without torch's magic number: this is no checkpoint of torch.save"});
   }
   {
     detail::unpickler p = run(0, "protocol version");
     archive_value const v = p.to_tree(none, no_origin);
-    if (!v.is_int() || v.as_int() != 1001) fail(at, "protocol version " + to_string(v, 80) + " instead of 1001");
+    if (!v.is_int() || v.as_int() != 1001) fail(at, {"protocol version ", to_string(v, 80), " instead of 1001"});
   }
   {
     detail::unpickler p = run(0, "system information");
     archive_value const v = p.to_tree(none, no_origin);
     archive_value const* little = v.find("little_endian");
-    if (!v.is_dict() || little == nullptr || !little->is_bool()) fail(at, "system information without little_endian");
-    if (!little->as_bool()) fail(at, "the file was written on a big-endian machine; load and re-save it there");
+    if (!v.is_dict() || little == nullptr || !little->is_bool()) fail(at, {"system information without little_endian"});
+    if (!little->as_bool()) fail(at, {"the file was written on a big-endian machine; load and re-save it there"});
   }
   detail::unpickler p = run(6, "object");
   archive_contents c;
@@ -387,7 +387,7 @@ archive_contents torch_legacy::parse(byte_source const& file) {
   {
     detail::unpickler q = run(0, "storage keys");
     keys = q.to_tree(none, no_origin);
-    if (!keys.is_list()) fail(at, "the storage keys are no list");
+    if (!keys.is_list()) fail(at, {"the storage keys are no list"});
   }
   std::unordered_map<std::string_view, std::uint32_t> roots;
   for (std::uint32_t i = 0; i != p.storages.size(); ++i)
@@ -395,25 +395,25 @@ archive_contents torch_legacy::parse(byte_source const& file) {
   std::vector<std::uint64_t> offsets(p.storages.size(), 0);
   std::vector<bool> seen(p.storages.size(), false);
   for (archive_value const& key : keys.items()) {
-    if (!key.is_string()) fail(at, "a storage key that is no string");
+    if (!key.is_string()) fail(at, {"a storage key that is no string"});
     auto const found = roots.find(key.as_string());
-    if (found == roots.end()) fail(at, "the list of storages names key " + detail::in_quotes(key.as_string()) + ", which no tensor uses");
+    if (found == roots.end()) fail(at, {"the list of storages names key ", detail::quoted_part(key.as_string()), ", which no tensor uses"});
     detail::pickled_storage const& s = p.storages[found->second];
-    if (seen[found->second]) fail(at, "the list of storages names key " + s.key + " twice");
+    if (seen[found->second]) fail(at, {"the list of storages names key ", s.key, " twice"});
     seen[found->second] = true;
-    if (size - at < 8) fail(at, "the file is truncated: no element count of storage " + s.key);
+    if (size - at < 8) fail(at, {"the file is truncated: no element count of storage ", s.key});
     std::byte count[8];
     file.read(at, count, 8);
     if (std::uint64_t const n = detail::little(count, 8); n != s.count)
-      fail(at, "storage " + s.key + " has the element count " + std::to_string(static_cast<std::int64_t>(n)) + ", its tensors say " + std::to_string(s.count));
+      fail(at, {"storage ", s.key, " has the element count ", static_cast<std::int64_t>(n), ", its tensors say ", s.count});
     at += 8;
-    if (size - at < s.count * s.width()) fail(at, "the file is truncated: storage " + s.key + " needs " + std::to_string(s.count * s.width()) + " bytes, " + std::to_string(size - at) + " are left");
+    if (size - at < s.count * s.width()) fail(at, {"the file is truncated: storage ", s.key, " needs ", s.count * s.width(), " bytes, ", size - at, " are left"});
     offsets[found->second] = at;
     at += s.count * s.width();
   }
   for (std::uint32_t i = 0; i != p.storages.size(); ++i)
-    if (p.storages[i].root == i && !p.storages[i].inlined && !seen[i]) fail(at, "the list of storages does not name key " + p.storages[i].key + ", which a tensor uses");
-  if (at != size) fail(at, std::to_string(size - at) + " bytes after the last storage");
+    if (p.storages[i].root == i && !p.storages[i].inlined && !seen[i]) fail(at, {"the list of storages does not name key ", p.storages[i].key, ", which a tensor uses"});
+  if (at != size) fail(at, {size - at, " bytes after the last storage"});
   detail::place_tensors(
       c, p, origin, false,
       [&](std::uint32_t s) { return offsets[p.storages[s].root] + p.storages[s].root_offset * p.storages[s].width(); },

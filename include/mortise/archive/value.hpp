@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include <mortise/archive/errors.hpp>
+#include <mortise/config.hpp>
 #include <mortise/detail/error.hpp>
 #include <mortise/tensor/element_type.hpp>
 
@@ -226,19 +228,29 @@ class archive_value {
   [[noreturn]] void wrong_kind(std::string_view wanted) const;
 };
 
+namespace detail {
+
+/// What a walk keeps of a node that it has not finished. One type for all walks: each would make the compiler write a vector of its own.
+struct archive_walk {
+  archive_value const* node = nullptr;
+  archive_value const* partner = nullptr;  // what it is compared with
+  archive_value* copy = nullptr;           // what it is copied to
+  std::string_view rest{};                 // of a path
+  std::size_t next = 0;                    // child
+  std::size_t name_length = 0;
+};
+
+}  // namespace detail
+
 /// Calls f(name, leaf) for every value of the tree that is no container, in order, with its dotted name. Empty containers are leaves.
 template <class F>
 void for_each_leaf(archive_value const& root, F&& f) {
-  struct level {
-    archive_value const* node;
-    std::size_t next;
-    std::size_t name_length;
-  };
   std::string name;
   if (root.size() == 0) return f(std::string_view{name}, root);
-  std::vector<level> stack{{&root, 0, 0}};
+  std::vector<detail::archive_walk> stack;
+  stack.push_back({.node = &root});
   while (!stack.empty()) {
-    level& top = stack.back();
+    detail::archive_walk& top = stack.back();
     name.resize(top.name_length);
     if (top.next == top.node->size()) {
       stack.pop_back();
@@ -249,14 +261,16 @@ void for_each_leaf(archive_value const& root, F&& f) {
     name += top.node->is_dict() ? top.node->keys()[i].to_string() : std::to_string(i);
     archive_value const& child = (*top.node)[i];
     if (child.size() == 0) f(std::string_view{name}, child);
-    else stack.push_back({&child, 0, name.size()});
+    else stack.push_back({.node = &child, .name_length = name.size()});
   }
 }
 
 /// Python's notation, cut after about `limit` characters.
-inline std::string to_string(archive_value const& value, std::size_t limit = 2000);
+template <class = void>
+MORTISE_COLD std::string to_string(archive_value const& value, std::size_t limit = 2000);
 
-inline std::ostream& operator<<(std::ostream& out, archive_value const& value) { return out << to_string(value); }
+template <class = void>
+std::ostream& operator<<(std::ostream& out, archive_value const& value) { return out << to_string(value); }
 
 // ---- implementation -------------------------------------------------------------------------------------------------------
 
@@ -282,7 +296,8 @@ inline archive_value archive_value::dict() {
 
 inline archive_value archive_value::list(std::initializer_list<archive_value> items) {
   archive_value v = list();
-  v.list_->items.assign(items);
+  v.list_->items.reserve(items.size());
+  for (archive_value const& item : items) v.list_->items.push_back(item);
   return v;
 }
 
@@ -349,13 +364,15 @@ inline bool archive_value::copy_shallow(archive_value const& other) {
 inline archive_value::archive_value(archive_value const& other) : integer_{0} {
   if (!copy_shallow(other)) return;
   try {
-    std::vector<std::pair<archive_value*, archive_value const*>> pending{{this, &other}};
+    std::vector<detail::archive_walk> pending;
+    pending.push_back({.node = &other, .copy = this});
     while (!pending.empty()) {
-      auto const [to, from] = pending.back();
+      archive_value const* const from = pending.back().node;
+      archive_value* const to = pending.back().copy;
       pending.pop_back();
       to->items().resize(from->size());  // before any child is pointed to: the vector never moves again
       for (std::size_t i = 0; i != from->size(); ++i)
-        if ((*to)[i].copy_shallow((*from)[i])) pending.push_back({&(*to)[i], &(*from)[i]});
+        if ((*to)[i].copy_shallow((*from)[i])) pending.push_back({.node = &(*from)[i], .copy = &(*to)[i]});
     }
   } catch (...) {
     destroy();
@@ -364,7 +381,7 @@ inline archive_value::archive_value(archive_value const& other) : integer_{0} {
 }
 
 inline void archive_value::wrong_kind(std::string_view wanted) const {
-  throw usage_error{"mortise: an archive's value is " + std::string{name_of(kind_)} + ", not " + std::string{wanted}};
+  detail::throw_usage_error({"mortise: an archive's value is ", name_of(kind_), ", not ", wanted});
 }
 
 inline bool archive_value::as_bool() const {
@@ -429,7 +446,7 @@ inline archive_value const* archive_value::find(archive_key const& key) const {
 inline archive_value const& archive_value::at(archive_key const& key) const {
   if (!is_dict()) wrong_kind("a dict");
   if (archive_value const* v = find(key)) return *v;
-  throw usage_error{"mortise: an archive's dict has no key \"" + key.to_string() + "\""};
+  detail::throw_usage_error({"mortise: an archive's dict has no key \"", key.to_string(), "\""});
 }
 
 inline archive_value& archive_value::set(archive_key key, archive_value value) {
@@ -457,19 +474,16 @@ inline archive_value archive_value::take(archive_key const& key) {
 }
 
 inline archive_value const* archive_value::find_path(std::string_view path) const {
-  struct candidate {
-    archive_value const* node;
-    std::string_view rest;
-  };
-  std::vector<candidate> pending{{this, path}};
+  std::vector<detail::archive_walk> pending;
+  pending.push_back({.node = this, .rest = path});
   auto enter = [&pending](archive_value const& child, std::string_view name, std::string_view rest) -> bool {
     if (rest.substr(0, name.size()) != name) return false;
     if (rest.size() == name.size()) return true;
-    if (rest[name.size()] == '.' && child.is_container()) pending.push_back({&child, rest.substr(name.size() + 1)});
+    if (rest[name.size()] == '.' && child.is_container()) pending.push_back({.node = &child, .rest = rest.substr(name.size() + 1)});
     return false;
   };
   while (!pending.empty()) {
-    candidate const at = pending.back();
+    detail::archive_walk const at = pending.back();
     pending.pop_back();
     if (at.node->is_dict()) {
       for (std::size_t i = 0; i != at.node->size(); ++i) {
@@ -511,28 +525,27 @@ inline bool archive_value::equal_leaf(archive_value const& other) const {
 }
 
 inline bool archive_value::operator==(archive_value const& other) const {
-  std::vector<std::pair<archive_value const*, archive_value const*>> pending{{this, &other}};
+  std::vector<detail::archive_walk> pending;
+  pending.push_back({.node = this, .partner = &other});
   while (!pending.empty()) {
-    auto const [a, b] = pending.back();
+    archive_value const* const a = pending.back().node;
+    archive_value const* const b = pending.back().partner;
     pending.pop_back();
     if (!a->equal_leaf(*b)) return false;
     for (std::size_t i = 0; i != a->size(); ++i) {
       archive_value const* partner = &(*b)[i];
       if (a->is_dict() && !(a->keys()[i] == b->keys()[i])) partner = b->find(a->keys()[i]);
       if (partner == nullptr) return false;
-      pending.push_back({&(*a)[i], partner});
+      pending.push_back({.node = &(*a)[i], .partner = partner});
     }
   }
   return true;
 }
 
-inline std::string to_string(archive_value const& root, std::size_t limit) {
-  struct level {
-    archive_value const* node;
-    std::size_t next;
-  };
+template <class>
+std::string to_string(archive_value const& root, std::size_t limit) {
   std::string out;
-  std::vector<level> stack;
+  std::vector<detail::archive_walk> stack;
   auto quote = [&out, limit](std::string const& text) {
     out += '\'';
     for (char c : text) {
@@ -569,13 +582,13 @@ inline std::string to_string(archive_value const& root, std::size_t limit) {
       }
       default:
         out += v.is_dict() ? '{' : v.is_list() ? '[' : '(';
-        stack.push_back({&v, 0});
+        stack.push_back({.node = &v});
     }
   };
   show(root);
   while (!stack.empty()) {
     if (out.size() > limit) return out.substr(0, limit) + " ...";
-    level& top = stack.back();
+    detail::archive_walk& top = stack.back();
     archive_value const& node = *top.node;
     if (top.next == node.size()) {
       out += node.is_dict() ? '}' : node.is_list() ? ']' : ')';

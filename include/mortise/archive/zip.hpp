@@ -5,7 +5,6 @@
 // Source: PKWARE APPNOTE 6.3.10, sections 4.3 to 4.5.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include <mortise/archive/detail/text.hpp>
 #include <mortise/archive/file.hpp>
 #include <mortise/archive/json.hpp>
+#include <mortise/config.hpp>
 
 namespace mortise::detail {
 
@@ -45,19 +45,20 @@ class basic_zip_reader {
   byte_source const& file() const { return file_; }
   std::vector<zip_entry> const& entries() const { return entries_; }
   zip_entry const* find(std::string_view name) const {
-    auto const at = std::lower_bound(by_name_.begin(), by_name_.end(), name, [this](std::uint32_t i, std::string_view n) { return entries_[i].name.compare(n) < 0; });
-    return at != by_name_.end() && entries_[*at].name == name ? &entries_[*at] : nullptr;
+    std::size_t const at = first_not_less(by_name_.size(), [this, name](std::size_t i) { return entries_[by_name_[i]].name.compare(name) < 0; });
+    return at != by_name_.size() && entries_[by_name_[at]].name == name ? &entries_[by_name_[at]] : nullptr;
   }
   /// A stored entry's payload, its CRC checked. `limit`: refuses more.
-  std::string text(zip_entry const& e, std::uint64_t limit) const {
-    if (e.method != 0) fail(e.header, "entry " + in_quotes(e.name) + " is compressed; this record must be stored");
-    if (e.size > limit) fail(e.header, "entry " + in_quotes(e.name) + " has " + std::to_string(e.size) + " bytes, more than the " + std::to_string(limit) + " accepted");
+  MORTISE_COLD std::string text(zip_entry const& e, std::uint64_t limit) const {
+    if (e.method != 0) fail(e.header, {"entry ", quoted_part(e.name), " is compressed; this record must be stored"});
+    if (e.size > limit) fail(e.header, {"entry ", quoted_part(e.name), " has ", e.size, " bytes, more than the ", limit, " accepted"});
     std::string out(static_cast<std::size_t>(e.size), '\0');
     file_.read(e.data, out.data(), out.size());
-    if (e.crc != 0 && crc32(0, out.data(), out.size()) != e.crc) fail(e.data, "entry " + in_quotes(e.name) + ": the CRC of its bytes is wrong");
+    if (e.crc != 0 && crc32(0, out.data(), out.size()) != e.crc) fail(e.data, {"entry ", quoted_part(e.name), ": the CRC of its bytes is wrong"});
     return out;
   }
-  [[noreturn]] void fail(std::uint64_t at, std::string const& reason) const { throw archive_error{file_.name(), at, reason}; }
+  [[noreturn]] MORTISE_COLD void fail(std::uint64_t at, message_parts reason) const { throw_archive_error(file_.name(), at, reason); }
+  [[noreturn]] MORTISE_COLD void fail(std::uint64_t at, char const* reason) const { throw_archive_error(file_.name(), at, {reason}); }
 
  private:
   byte_source file_;
@@ -72,37 +73,37 @@ class basic_zip_reader {
 using zip_reader = basic_zip_reader<>;
 
 template <class Unused>
-void basic_zip_reader<Unused>::resolve_zip64(std::byte const* extra, std::size_t n, std::vector<std::uint64_t*> const& wanted, std::uint64_t at,
+MORTISE_COLD void basic_zip_reader<Unused>::resolve_zip64(std::byte const* extra, std::size_t n, std::vector<std::uint64_t*> const& wanted, std::uint64_t at,
                                       std::string const& name, bool local) {
   bool found = false;
   for (std::size_t i = 0; i < n;) {
-    if (n - i < 4) return fail(at, "entry " + in_quotes(name) + ": a truncated extra field");
+    if (n - i < 4) return fail(at, {"entry ", quoted_part(name), ": a truncated extra field"});
     auto const id = little(extra + i, 2);
     auto const size = static_cast<std::size_t>(little(extra + i + 2, 2));
     i += 4;
-    if (size > n - i) fail(at, "entry " + in_quotes(name) + ": an extra field longer than its area");
+    if (size > n - i) fail(at, {"entry ", quoted_part(name), ": an extra field longer than its area"});
     if (id == 1) {
-      if (std::exchange(found, true)) fail(at, "entry " + in_quotes(name) + ": two zip64 fields");
+      if (std::exchange(found, true)) fail(at, {"entry ", quoted_part(name), ": two zip64 fields"});
       std::size_t k = i;
       for (std::uint64_t* value : wanted) {
         if (value == nullptr) continue;
-        if (i + size - k < 8) fail(at, "entry " + in_quotes(name) + ": its zip64 field is too short");
+        if (i + size - k < 8) fail(at, {"entry ", quoted_part(name), ": its zip64 field is too short"});
         *value = little(extra + k, 8);
         k += 8;
       }
       // A local field holds both sizes although the 32-bit ones are valid (Python's zipfile does this); compared below by the caller.
-      if (!local && k != i + size && wanted.empty()) fail(at, "entry " + in_quotes(name) + ": a zip64 field that nothing asks for");
+      if (!local && k != i + size && wanted.empty()) fail(at, {"entry ", quoted_part(name), ": a zip64 field that nothing asks for"});
     }
     i += size;
   }
-  if (!wanted.empty() && !found) fail(at, "entry " + in_quotes(name) + ": its sizes are in a zip64 field that is missing");
+  if (!wanted.empty() && !found) fail(at, {"entry ", quoted_part(name), ": its sizes are in a zip64 field that is missing"});
 }
 
 template <class Unused>
-void basic_zip_reader<Unused>::read_directory() {
+MORTISE_COLD void basic_zip_reader<Unused>::read_directory() {
   std::uint64_t const size = file_.size();
   if (size < 22) fail(0, "the zip file is truncated: no end of central directory");
-  auto const tail_size = static_cast<std::size_t>(std::min<std::uint64_t>(size, 22 + 65535));
+  auto const tail_size = static_cast<std::size_t>(lesser(size, 22 + 65535));
   std::uint64_t const tail_start = size - tail_size;
   std::vector<std::byte> const tail = file_.read(tail_start, tail_size);
   std::size_t end = tail_size - 22;
@@ -147,8 +148,8 @@ void basic_zip_reader<Unused>::read_directory() {
     fail(end_at, "the zip64 end record is missing");
   }
   if (directory > directory_end || directory_end - directory != directory_size)
-    fail(end_at, "the central directory (offset " + std::to_string(directory) + ", " + std::to_string(directory_size) + " bytes) does not end where its end record begins");
-  if (count > directory_size / 46) fail(end_at, "the end record counts " + std::to_string(count) + " entries, more than the directory can hold");
+    fail(end_at, {"the central directory (offset ", directory, ", ", directory_size, " bytes) does not end where its end record begins"});
+  if (count > directory_size / 46) fail(end_at, {"the end record counts ", count, " entries, more than the directory can hold"});
   if (count == 0) fail(end_at, "the zip file is empty");
 
   std::vector<std::byte> const d = file_.read(directory, static_cast<std::size_t>(directory_size));
@@ -156,7 +157,7 @@ void basic_zip_reader<Unused>::read_directory() {
   std::size_t i = 0;
   for (std::uint64_t n = 0; n != count; ++n) {
     std::uint64_t const at = directory + i;
-    if (d.size() - i < 46 || little(&d[i], 4) != 0x02014b50) fail(at, "the central directory has no entry " + std::to_string(n + 1) + " of " + std::to_string(count));
+    if (d.size() - i < 46 || little(&d[i], 4) != 0x02014b50) fail(at, {"the central directory has no entry ", n + 1, " of ", count});
     std::byte const* h = &d[i];
     auto const name_size = static_cast<std::size_t>(little(h + 28, 2));
     auto const extra_size = static_cast<std::size_t>(little(h + 30, 2));
@@ -177,25 +178,24 @@ void basic_zip_reader<Unused>::read_directory() {
     if (entry.stored_size == 0xffffffff) wanted.push_back(&entry.stored_size);
     if (entry.header == 0xffffffff) wanted.push_back(&entry.header);
     resolve_zip64(h + 46 + name_size, extra_size, wanted, at, name, false);
-    if (disk != 0) fail(at, "entry " + in_quotes(name) + ": a zip file in several disks");
-    if (entry.flags & 0x2041) fail(at, "entry " + in_quotes(name) + " is encrypted");
-    if (entry.method != 0 && entry.method != 8) fail(at, "entry " + in_quotes(name) + ": compression method " + std::to_string(entry.method) + " is not supported");
-    if (entry.method == 0 && entry.size != entry.stored_size) fail(at, "entry " + in_quotes(name) + " is stored, but its two sizes differ");
+    if (disk != 0) fail(at, {"entry ", quoted_part(name), ": a zip file in several disks"});
+    if (entry.flags & 0x2041) fail(at, {"entry ", quoted_part(name), " is encrypted"});
+    if (entry.method != 0 && entry.method != 8) fail(at, {"entry ", quoted_part(name), ": compression method ", entry.method, " is not supported"});
+    if (entry.method == 0 && entry.size != entry.stored_size) fail(at, {"entry ", quoted_part(name), " is stored, but its two sizes differ"});
     if (name.empty() || name[0] == '/' || name.back() == '/' || name.find('\0') != std::string::npos || name.find('\\') != std::string::npos ||
         find_invalid_utf8(name) != std::string::npos || ("/" + name + "/").find("/../") != std::string::npos || ("/" + name + "/").find("/./") != std::string::npos)
-      fail(at, "entry " + in_quotes(name) + ": not an acceptable name");
+      fail(at, {"entry ", quoted_part(name), ": not an acceptable name"});
     entries_.push_back(std::move(entry));
     i += 46 + name_size + extra_size + comment_size;
   }
   if (i != d.size()) fail(directory + i, "bytes in the central directory after its last entry");
 
-  by_name_.resize(entries_.size());
-  for (std::size_t k = 0; k != by_name_.size(); ++k) by_name_[k] = static_cast<std::uint32_t>(k);
-  std::vector<std::uint32_t> order = by_name_;
-  std::sort(by_name_.begin(), by_name_.end(), [this](std::uint32_t a, std::uint32_t b) { return entries_[a].name < entries_[b].name; });
+  auto const by_name = [this](std::uint32_t a, std::uint32_t b) { return entries_[a].name < entries_[b].name; };
+  by_name_ = sorted_positions(entries_.size(), by_name);
   for (std::size_t k = 1; k < by_name_.size(); ++k)
-    if (entries_[by_name_[k]].name == entries_[by_name_[k - 1]].name) fail(directory, "duplicate entry " + in_quotes(entries_[by_name_[k]].name));
-  std::sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) { return entries_[a].header != entries_[b].header ? entries_[a].header < entries_[b].header : a < b; });
+    if (entries_[by_name_[k]].name == entries_[by_name_[k - 1]].name) fail(directory, {"duplicate entry ", quoted_part(entries_[by_name_[k]].name)});
+  auto const by_place = [this](std::uint32_t a, std::uint32_t b) { return entries_[a].header < entries_[b].header; };
+  std::vector<std::uint32_t> const order = sorted_positions(entries_.size(), by_place);
   if (entries_[order[0]].header != 0) fail(0, "bytes before the first zip entry");
   for (std::size_t k = 0; k != order.size(); ++k) {
     std::uint64_t const next = k + 1 == order.size() ? directory : entries_[order[k + 1]].header;
@@ -204,19 +204,18 @@ void basic_zip_reader<Unused>::read_directory() {
 }
 
 template <class Unused>
-void basic_zip_reader<Unused>::read_local(zip_entry& e, std::uint64_t end) {
-  std::string const who = "entry " + in_quotes(e.name);
-  if (e.header > file_.size() || file_.size() - e.header < 30) fail(e.header, who + ": its local header lies outside the file");
+MORTISE_COLD void basic_zip_reader<Unused>::read_local(zip_entry& e, std::uint64_t end) {
+  if (e.header > file_.size() || file_.size() - e.header < 30) fail(e.header, {"entry ", quoted_part(e.name), ": its local header lies outside the file"});
   std::byte h[30];
   file_.read(e.header, h, 30);
-  if (little(h, 4) != 0x04034b50) fail(e.header, who + ": no local header where the directory points");
+  if (little(h, 4) != 0x04034b50) fail(e.header, {"entry ", quoted_part(e.name), ": no local header where the directory points"});
   auto const name_size = static_cast<std::size_t>(little(h + 26, 2));
   auto const extra_size = static_cast<std::size_t>(little(h + 28, 2));
-  if (end < e.header || end - e.header < 30 + name_size + extra_size) fail(e.header, who + ": its local header overlaps what follows");
+  if (end < e.header || end - e.header < 30 + name_size + extra_size) fail(e.header, {"entry ", quoted_part(e.name), ": its local header overlaps what follows"});
   std::vector<std::byte> const rest = file_.read(e.header + 30, name_size + extra_size);
-  if (std::string_view{reinterpret_cast<char const*>(rest.data()), name_size} != e.name) fail(e.header, who + ": the local header has another name");
-  if (little(h + 8, 2) != e.method) fail(e.header, who + ": the local header has another method");
-  if (little(h + 6, 2) != e.flags) fail(e.header, who + ": the local header has other flags");
+  if (std::string_view{reinterpret_cast<char const*>(rest.data()), name_size} != e.name) fail(e.header, {"entry ", quoted_part(e.name), ": the local header has another name"});
+  if (little(h + 8, 2) != e.method) fail(e.header, {"entry ", quoted_part(e.name), ": the local header has another method"});
+  if (little(h + 6, 2) != e.flags) fail(e.header, {"entry ", quoted_part(e.name), ": the local header has other flags"});
   std::uint64_t stored_size = little(h + 18, 4);
   std::uint64_t size = little(h + 22, 4);
   auto const crc = static_cast<std::uint32_t>(little(h + 14, 4));
@@ -226,16 +225,16 @@ void basic_zip_reader<Unused>::read_local(zip_entry& e, std::uint64_t end) {
   bool const deferred = (e.flags & 8) != 0;
   bool const zeros = crc == 0 && size == 0 && stored_size == 0;
   if (!(deferred && zeros) && (crc != e.crc || size != e.size || stored_size != e.stored_size))
-    fail(e.header, who + ": size or CRC in the local header differ from the directory");
+    fail(e.header, {"entry ", quoted_part(e.name), ": size or CRC in the local header differ from the directory"});
   e.data = e.header + 30 + name_size + extra_size;
   std::uint64_t const room = end - e.data;
-  if (e.stored_size > room) fail(e.header, who + ": its data overlap what follows");
+  if (e.stored_size > room) fail(e.header, {"entry ", quoted_part(e.name), ": its data overlap what follows"});
   std::uint64_t const after = room - e.stored_size;
   if (!deferred) {
-    if (after != 0) fail(e.data + e.stored_size, std::to_string(after) + " bytes after " + who + " belong to no entry");
+    if (after != 0) fail(e.data + e.stored_size, {after, " bytes after entry ", quoted_part(e.name), " belong to no entry"});
     return;
   }
-  if (after != 12 && after != 16 && after != 20 && after != 24) fail(e.data + e.stored_size, who + ": no data descriptor of a known size after its data");
+  if (after != 12 && after != 16 && after != 20 && after != 24) fail(e.data + e.stored_size, {"entry ", quoted_part(e.name), ": no data descriptor of a known size after its data"});
   std::byte descriptor[24];
   file_.read(e.data + e.stored_size, descriptor, static_cast<std::size_t>(after));
   bool const has_signature = after == 16 || after == 24;
@@ -243,7 +242,7 @@ void basic_zip_reader<Unused>::read_local(zip_entry& e, std::uint64_t end) {
   std::size_t const width = after >= 20 ? 8 : 4;
   if ((has_signature && little(descriptor, 4) != 0x08074b50) || little(at, 4) != e.crc || little(at + 4, width) != e.stored_size ||
       little(at + 4 + width, width) != e.size)
-    fail(e.data + e.stored_size, who + ": its data descriptor differs from the directory");
+    fail(e.data + e.stored_size, {"entry ", quoted_part(e.name), ": its data descriptor differs from the directory"});
 }
 
 /// Writes stored entries whose payloads begin at multiples of 64; zip64 fields only where a number does not fit 32 bits.
@@ -252,7 +251,7 @@ class basic_zip_writer {
  public:
   explicit basic_zip_writer(byte_sink& out) : out_{out} {}
 
-  void add(std::string name, void const* first, std::size_t first_size, void const* second = nullptr, std::size_t second_size = 0) {
+  MORTISE_COLD void add(std::string name, void const* first, std::size_t first_size, void const* second = nullptr, std::size_t second_size = 0) {
     entry e{std::move(name), at_, first_size + second_size, crc32(crc32(0, first, first_size), second, second_size)};
     bool const big = e.size >= 0xffffffff;
     std::string h;
@@ -285,7 +284,7 @@ class basic_zip_writer {
     entries_.push_back(std::move(e));
   }
 
-  void finish() {
+  MORTISE_COLD void finish() {
     std::uint64_t const directory = at_;
     for (entry const& e : entries_) {
       bool const big = e.size >= 0xffffffff;

@@ -1,12 +1,10 @@
 // Saving while training goes on.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -36,9 +34,12 @@ MORTISE_COLD void take_snapshot(archive_value& tree, std::vector<std::byte>& mem
     }
   }
   // By address, the longest first: those that begin alike share one copy.
-  std::sort(borrowed.begin(), borrowed.end(), [](tensor_ref const* a, tensor_ref const* b) {
-    return a->data != b->data ? std::less<>{}(a->data, b->data) : a->bytes() > b->bytes();
-  });
+  auto const before = [&borrowed](std::uint32_t a, std::uint32_t b) {
+    tensor_ref const& x = *borrowed[a];
+    tensor_ref const& y = *borrowed[b];
+    return x.data != y.data ? reinterpret_cast<std::uintptr_t>(x.data) < reinterpret_cast<std::uintptr_t>(y.data) : x.bytes() > y.bytes();
+  };
+  reorder(borrowed, sorted_positions(borrowed.size(), before));
   std::size_t total = 0;
   for (std::size_t i = 0; i != borrowed.size(); ++i)
     if (i == 0 || borrowed[i]->data != borrowed[i - 1]->data) total += (borrowed[i]->bytes() + alignment - 1) / alignment * alignment;

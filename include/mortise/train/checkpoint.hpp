@@ -71,7 +71,7 @@ std::string scalars_prefix() {
 
 /// "optimizer_state_dict.param_groups" parts of a dotted name become lists; this finds or makes the dict that the last part belongs in.
 template <class = void>
-archive_value& nested(archive_value& root, std::string_view& name) {
+MORTISE_COLD archive_value& nested(archive_value& root, std::string_view& name) {
   archive_value* at = &root;
   for (std::size_t dot = name.find('.'); dot != std::string_view::npos; dot = name.find('.')) {
     std::string_view const part = name.substr(0, dot);
@@ -125,7 +125,7 @@ struct nested_reader {
 
 /// The number that PyTorch gives to each of our trainable parameters: it counts through the groups, in order.
 template <class Optimizer>
-std::vector<std::vector<std::size_t>> parameters_of_groups(Optimizer const&) {
+MORTISE_COLD std::vector<std::vector<std::size_t>> parameters_of_groups(Optimizer const&) {
   std::vector<std::vector<std::size_t>> groups(Optimizer::group_count);
   for (std::size_t i = 0; i < Optimizer::parameter_count; ++i) groups[Optimizer::group_of(i)].push_back(i);
   return groups;
@@ -136,7 +136,7 @@ inline constexpr std::string_view group_prefix = "param_groups.";
 /// PyTorch's optimizer.state_dict(): {"state": {0: {"step", slots...}, ...}, "param_groups": [{settings, "params"}, ...], "param_names"}.
 /// A parameter that was never updated has no entry in "state", as in PyTorch.
 template <class Optimizer>
-archive_value optimizer_tree(Optimizer& o) {
+MORTISE_COLD archive_value optimizer_tree(Optimizer& o) {
   using T = typename Optimizer::element;
   auto const& table = std::remove_cvref_t<decltype(o.model())>::parameter_table;
   std::size_t const slots = o.slot_count();
@@ -184,7 +184,7 @@ archive_value optimizer_tree(Optimizer& o) {
 
 /// PyTorch's "step" of a parameter: an int, or a tensor of rank 0.
 template <class = void>
-std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
+MORTISE_COLD std::int64_t step_of(load_plan const& plan, archive_value const* entry) {
   archive_value const* const step = entry == nullptr ? nullptr : entry->find("step");
   if (step == nullptr) return 0;
   if (step->is_number()) return step->as_int();
@@ -329,7 +329,7 @@ MORTISE_COLD std::string another_optimizer(archive_value const& entry, Optimizer
 
 /// Matches an optimizer with PyTorch's tree (null: the file has none), and with our own counters (null: the run is PyTorch's).
 template <class Optimizer>
-void match_optimizer(load_plan& plan, found_part const& part, archive_value const* ours, Optimizer& o) {
+MORTISE_COLD void match_optimizer(load_plan& plan, found_part const& part, archive_value const* ours, Optimizer& o) {
   using T = typename Optimizer::element;
   using model_type = std::remove_cvref_t<decltype(o.model())>;
   auto const& table = model_type::parameter_table;
@@ -426,7 +426,7 @@ class checkpoint {
   explicit checkpoint(Parts&&... parts) : parts_{std::forward<Parts>(parts)...} {}
 
   /// The run as a tree. Borrows memory of the parts that live on the host.
-  archive_value tree() const {
+  MORTISE_COLD archive_value tree() const {
     archive_value root = archive_value::dict();
     std::apply([&](auto const&... part) { (write_part(root, part), ...); }, parts_);
     root.set("format_version", checkpoint_version);
@@ -447,7 +447,7 @@ class checkpoint {
   }
 
   /// Loads a run; see mortise::load.
-  load_report load_from(archive_reader const& in, load_options const& options) {
+  MORTISE_COLD load_report load_from(archive_reader const& in, load_options const& options) {
     detail::load_plan plan{in, options};
     if (options.adopt) plan.report.not_adopted = "a run is there to go on, and would copy every page; load the model alone";
     archive_value const& root = in.tree();
@@ -461,7 +461,7 @@ class checkpoint {
 
  private:
   template <class P>
-  static void write_part(archive_value& root, P const& part_reference) {
+  MORTISE_COLD static void write_part(archive_value& root, P const& part_reference) {
     auto& part = const_cast<std::remove_const_t<P>&>(part_reference);  // describe hands out references for both directions
     using T = std::remove_cvref_t<P>;
     if constexpr (detail::is_own<T>) {
@@ -507,7 +507,7 @@ class checkpoint {
     }
   }
 
-  static void claim(archive_value const& root, std::string_view key) {
+  MORTISE_COLD static void claim(archive_value const& root, std::string_view key) {
     if (root.contains(key))
       throw usage_error("mortise::checkpoint: two parts want the key \"" + std::string{key} + "\"; a checkpoint holds one of each kind");
   }
@@ -521,7 +521,7 @@ class checkpoint {
   }
 
   template <class P>
-  void match_part(detail::load_plan& plan, archive_value const& root, P& part) {
+  MORTISE_COLD void match_part(detail::load_plan& plan, archive_value const& root, P& part) {
     using T = std::remove_cvref_t<P>;
     // A PyTorch run has counters of its own or none: what it does not have stays as it is.
     bool const foreign = root.find("mortise") == nullptr;

@@ -1,7 +1,6 @@
 // Why the names of a file and of a model differ, in words: a prefix, another name for a part, the head of another task.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -10,6 +9,7 @@
 
 #include <mortise/archive/errors.hpp>
 #include <mortise/config.hpp>
+#include <mortise/detail/order.hpp>
 
 namespace mortise::detail {
 
@@ -17,16 +17,17 @@ namespace mortise::detail {
 struct unmatched_name {
   std::string name;
   std::string what;  // type and shape
-  friend bool operator<(unmatched_name const& a, unmatched_name const& b) { return a.name < b.name; }
 };
 
 /// Finds what turns names of the file into names of the model. Looks at a few candidates only, so that its cost is linear in both lists.
-class name_advisor {
+template <class = void>
+class basic_name_advisor {
  public:
   /// missing: what the file lacks; unexpected: what the model lacks.
-  name_advisor(std::vector<unmatched_name> missing, std::vector<unmatched_name> unexpected)
+  basic_name_advisor(std::vector<unmatched_name> missing, std::vector<unmatched_name> unexpected)
       : missing_{std::move(missing)}, unexpected_{std::move(unexpected)}, explained_(unexpected_.size(), 0) {
-    std::sort(missing_.begin(), missing_.end());
+    auto const before = [this](std::uint32_t a, std::uint32_t b) { return missing_[a].name < missing_[b].name; };
+    by_name_ = sorted_positions(missing_.size(), before);
   }
 
   /// "all 62 names match after removing `module.`; pass {.strip_prefix = "module."}", or nothing.
@@ -65,21 +66,22 @@ class name_advisor {
   };
 
   unmatched_name const* find(std::string const& name) const {
-    auto const at = std::lower_bound(missing_.begin(), missing_.end(), unmatched_name{name, {}});
-    return at != missing_.end() && at->name == name ? &*at : nullptr;
+    std::size_t const at = first_not_less(by_name_.size(), [this, &name](std::size_t i) { return missing_[by_name_[i]].name < name; });
+    return at != by_name_.size() && missing_[by_name_[at]].name == name ? &missing_[by_name_[at]] : nullptr;
   }
   bool explains(change const& c, unmatched_name const& u) const {
     if (std::string_view{u.name}.substr(0, c.from.size()) != c.from) return false;
     unmatched_name const* const m = find(c.to + u.name.substr(c.from.size()));
     return m != nullptr && m->what == u.what;
   }
-  change best_change() const {
+  MORTISE_COLD change best_change() const {
     std::vector<change> candidates;
     std::size_t tried = 0;
     for (std::size_t i = 0; i < unexpected_.size() && tried < 4; ++i) {
       if (explained_[i] != 0) continue;
       ++tried;
-      for (unmatched_name const& m : missing_) {
+      for (std::uint32_t const at : by_name_) {
+        unmatched_name const& m = missing_[at];
         if (m.what != unexpected_[i].what || candidates.size() == 64) continue;
         change c = difference(unexpected_[i].name, m.name);
         bool known = c.from == c.to;
@@ -96,7 +98,7 @@ class name_advisor {
     return best;
   }
   /// What is before the components that both names end with.
-  static change difference(std::string_view from, std::string_view to) {
+  MORTISE_COLD static change difference(std::string_view from, std::string_view to) {
     std::size_t same = 0;
     while (same < from.size() && same < to.size() && from[from.size() - 1 - same] == to[to.size() - 1 - same]) ++same;
     // Whole components only: the common ending starts behind a dot, or is all of a name.
@@ -119,8 +121,10 @@ class name_advisor {
   }
 
   std::vector<unmatched_name> missing_, unexpected_;
+  std::vector<std::uint32_t> by_name_{};  // of missing_
   std::vector<char> explained_;
 };
+using name_advisor = basic_name_advisor<>;
 
 /// "`classifier.4` has another shape in the file: the head of another task", when all mismatches are in one module.
 template <class = void>

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <mortise/config.hpp>
 #include <mortise/detail/error.hpp>
 #include <mortise/optimizer/path_pattern.hpp>
 
@@ -39,7 +40,7 @@ bool starts_with(std::string_view text, std::string_view start) { return text.su
 
 /// Does the pattern mean the whole name? `captured`: what each wildcard stood for.
 template <class = void>
-bool capture(std::string_view pattern, std::string_view name, std::vector<std::string_view>& captured) {
+MORTISE_COLD bool capture(std::string_view pattern, std::string_view name, std::vector<std::string_view>& captured) {
   while (!pattern.empty() && pattern[0] != '*') {
     if (name.empty() || name[0] != pattern[0]) return false;
     pattern.remove_prefix(1);
@@ -58,7 +59,7 @@ bool capture(std::string_view pattern, std::string_view name, std::vector<std::s
 
 /// The new name with what the wildcards of the old one stood for.
 template <class = void>
-std::string fill_in(std::string_view pattern, std::vector<std::string_view> const& captured) {
+MORTISE_COLD std::string fill_in(std::string_view pattern, std::vector<std::string_view> const& captured) {
   std::string text;
   std::size_t next = 0;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
@@ -73,7 +74,7 @@ std::string fill_in(std::string_view pattern, std::vector<std::string_view> cons
 }
 
 template <class = void>
-std::size_t wildcards(std::string_view pattern) {
+MORTISE_COLD std::size_t wildcards(std::string_view pattern) {
   std::size_t n = 0;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     if (pattern[i] != '*') continue;

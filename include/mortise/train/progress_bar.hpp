@@ -1,13 +1,14 @@
 // A line that shows how an epoch goes: a bar on a terminal, one plain line an epoch elsewhere.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <mortise/config.hpp>
@@ -21,7 +22,7 @@ class progress_bar {
   /// `label`: "epoch 3/20"; `total`: steps of the epoch; `first`: steps that were done before (a resumed epoch).
   progress_bar(std::string label, std::size_t total, std::size_t first = 0, std::FILE* out = stdout, bool quiet = false)
       : label_{std::move(label)}, total_{total}, first_{first}, done_{first}, out_{out}, quiet_{quiet},
-        terminal_{!quiet && ::isatty(::fileno(out)) == 1}, start_{clock::now()}, drawn_{start_} {}
+        terminal_{!quiet && ::isatty(::fileno(out)) == 1}, start_{seconds_now()}, drawn_{start_} {}
 
   /// One more step; `samples` of it count for the rate.
   void update(std::size_t samples, double loss, double accuracy) {
@@ -30,8 +31,8 @@ class progress_bar {
     loss_ = loss;
     accuracy_ = accuracy;
     if (!terminal_) return;
-    auto const now = clock::now();
-    if (now - drawn_ >= std::chrono::milliseconds{100}) {
+    double const now = seconds_now();
+    if (now - drawn_ >= 0.1) {
       drawn_ = now;
       draw(now, false);
     }
@@ -40,22 +41,27 @@ class progress_bar {
   /// Ends the line; `note` is appended to it.
   void finish(std::string_view note = {}) {
     if (quiet_) return;
-    draw(clock::now(), true);
+    draw(seconds_now(), true);
     if (!note.empty()) std::fprintf(out_, "  %.*s", static_cast<int>(note.size()), note.data());
     std::fputc('\n', out_);
     std::fflush(out_);
   }
 
  private:
-  using clock = std::chrono::steady_clock;
+  /// By a clock that is never set back. POSIX's, since <chrono> would have every program parse the streams and calendars that it comes with.
+  static double seconds_now() {
+    timespec now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+  }
 
   std::size_t terminal_columns() const {
     winsize size{};
     return ::ioctl(::fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
   }
 
-  MORTISE_COLD void draw(clock::time_point now, bool last) {
-    double const seconds = std::chrono::duration<double>(now - start_).count();
+  MORTISE_COLD void draw(double now, bool last) {
+    double const seconds = now - start_;
     double const rate = seconds > 0 ? static_cast<double>(samples_) / seconds : 0;
     std::size_t const steps = done_ - first_;
     double const left = steps != 0 ? seconds / static_cast<double>(steps) * static_cast<double>(total_ > done_ ? total_ - done_ : 0) : 0;
@@ -86,7 +92,7 @@ class progress_bar {
   std::size_t total_, first_, done_;
   std::FILE* out_;
   bool quiet_, terminal_;
-  clock::time_point start_, drawn_;
+  double start_, drawn_;  // seconds
   std::size_t samples_ = 0;
   double loss_ = 0, accuracy_ = 0;
 };

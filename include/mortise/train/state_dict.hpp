@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <mortise/archive/save.hpp>
+#include <mortise/config.hpp>
 #include <mortise/device/host.hpp>
 #include <mortise/module/plan.hpp>
 #include <mortise/train/tensor_load.hpp>
@@ -62,7 +63,7 @@ concept Adopting = std::is_same_v<typename std::remove_cvref_t<decltype(std::dec
 
 /// Where every entry of a model's state lies.
 template <Stateful M>
-std::vector<tensor_target> targets_of(M& m) {
+MORTISE_COLD std::vector<tensor_target> targets_of(M& m) {
   using T = typename M::element;
   std::vector<tensor_target> targets;
   targets.reserve(M::state_table.size());
@@ -122,7 +123,7 @@ MORTISE_COLD std::string architecture_difference(archive_value const& file, std:
 
 /// Our own checkpoints say what network they are of: holds that against `m`. Not where names are mapped or a part is loaded.
 template <class M>
-void compare_architecture(load_plan& plan, M const& m) {
+MORTISE_COLD void compare_architecture(load_plan& plan, M const& m) {
   load_options const& o = plan.options;
   if (!o.strict || !o.strip_prefix.empty() || !o.rename.empty() || !o.add_prefix.empty() || !o.only.empty()) return;
   archive_value const* const file = plan.in.tree().find_path("mortise.model.architecture");
@@ -135,7 +136,7 @@ void compare_architecture(load_plan& plan, M const& m) {
 
 /// The model's parameters and buffers under PyTorch's names. Borrows the model's memory on the host.
 template <Stateful M>
-archive_value state_dict(M const& m) {
+MORTISE_COLD archive_value state_dict(M const& m) {
   using T = typename M::element;
   std::shared_ptr<void const> parameter_owner, buffer_owner, counter_owner;
   auto const* const parameters = detail::on_host(m.device(), m.parameters().data(), m.parameters().size(), parameter_owner);

@@ -14,6 +14,7 @@
 
 #include <mortise/archive/errors.hpp>
 #include <mortise/archive/value.hpp>
+#include <mortise/config.hpp>
 #include <mortise/schedule/schedules.hpp>
 
 namespace mortise::detail {
@@ -29,7 +30,7 @@ inline constexpr bool is_schedule_progress<schedule_progress<T>> = true;
 
 /// Milestones as PyTorch keeps them: {milestone: how often it stands there}.
 template <class = void>
-archive_value milestone_counts(std::vector<std::int64_t> const& milestones) {
+MORTISE_COLD archive_value milestone_counts(std::vector<std::int64_t> const& milestones) {
   archive_value counts = archive_value::dict();
   for (std::int64_t const m : milestones) {
     archive_value const* const old = counts.find(archive_key{m});
@@ -101,7 +102,7 @@ bool fits_archive(archive_value const& from) {
 
 /// Do two stored settings mean the same? Numbers by value (5 is 5.0), dicts whatever their order.
 template <class = void>
-bool same_setting(archive_value const& a, archive_value const& b) {
+MORTISE_COLD bool same_setting(archive_value const& a, archive_value const& b) {
   if (a.is_number() && b.is_number()) return a.as_double() == b.as_double();
   if (a.is_sequence() && b.is_sequence()) {
     bool same = a.size() == b.size();

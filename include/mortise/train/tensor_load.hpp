@@ -7,13 +7,11 @@
 // never does that (it replaces files by rename, which does not touch an open one).
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -25,6 +23,7 @@
 
 #include <mortise/archive/reader.hpp>
 #include <mortise/config.hpp>
+#include <mortise/detail/order.hpp>
 #include <mortise/device/host.hpp>
 #include <mortise/tensor/float16.hpp>
 #include <mortise/tensor/shape.hpp>
@@ -136,7 +135,8 @@ void try_each_piece(host const& device, std::size_t pieces, F const& f) {
 }
 
 /// A load in preparation: what was matched, what was not, and what waits to be changed.
-struct load_plan {
+template <class = void>
+struct basic_load_plan {
   archive_reader in;
   load_options options;
   load_report report{};
@@ -153,7 +153,6 @@ struct load_plan {
       std::string name;  // in the model
       std::size_t entry;
       std::size_t position;
-      bool operator<(found_tensor const& o) const { return name < o.name; }
     };
     std::vector<found_tensor> found;
     name_map map{names};
@@ -161,11 +160,12 @@ struct load_plan {
       for (std::size_t i = 0; i < dict->size(); ++i)
         if ((*dict)[i].is_tensor()) found.push_back({map(dict->keys()[i].to_string()), (*dict)[i].as_tensor().entry, i});
     }
-    std::stable_sort(found.begin(), found.end());
+    auto const before = [&found](std::uint32_t a, std::uint32_t b) { return found[a].name < found[b].name; };
+    std::vector<std::uint32_t> const order = sorted_positions(found.size(), before);
     for (std::size_t i = 1; i < found.size(); ++i)
-      if (found[i].name == found[i - 1].name)
-        throw load_error(in.name(), "\"" + dict->keys()[found[i - 1].position].to_string() + "\" and \"" + dict->keys()[found[i].position].to_string() +
-                                        "\" of the file both become \"" + found[i].name + "\"; nothing was loaded");
+      if (found_tensor const &a = found[order[i - 1]], &b = found[order[i]]; a.name == b.name)
+        throw load_error(in.name(), "\"" + dict->keys()[a.position].to_string() + "\" and \"" + dict->keys()[b.position].to_string() +
+                                        "\" of the file both become \"" + b.name + "\"; nothing was loaded");
     if (std::string const* const unused = map.unused()) throw_fits_nothing(".rename", *unused, "name in the file", dict, targets, true);
     for (std::string const& path : names.only) {
       bool fits = false;
@@ -175,9 +175,10 @@ struct load_plan {
     std::vector<char> used(found.size(), 0);
     std::vector<unmatched_name> missing, unexpected;
     for (tensor_target const& target : targets) {
-      auto const at = std::lower_bound(found.begin(), found.end(), found_tensor{target.name, 0, 0});
-      bool const present = at != found.end() && at->name == target.name;
-      if (present) used[static_cast<std::size_t>(at - found.begin())] = 1;
+      std::size_t const rank = first_not_less(order.size(), [&](std::size_t i) { return found[order[i]].name < target.name; });
+      found_tensor const* const at = rank == order.size() ? nullptr : &found[order[rank]];
+      bool const present = at != nullptr && at->name == target.name;
+      if (present) used[order[rank]] = 1;
       if (!is_wanted(target.name, names)) continue;
       if (!present) {
         missing.push_back({target.name, shape_text(target.extents)});
@@ -192,7 +193,7 @@ struct load_plan {
       transfers.push_back({at->entry, info.type, target.type, target.extents.elements(), target.to});
       report.loaded.push_back(prefix + target.name);
     }
-    for (std::size_t i = 0; i < found.size(); ++i)
+    for (std::uint32_t const i : order)
       if (used[i] == 0 && is_wanted(found[i].name, names)) {
         unexpected.push_back({found[i].name, shape_text(in.tensors()[found[i].entry].shape)});
         report.unexpected.push_back(prefix + found[i].name);
@@ -209,7 +210,8 @@ struct load_plan {
     byte_source const* source = nullptr;
     std::uint64_t start = 0;
     std::size_t found = 0;
-    auto const is_inside = [&](tensor_transfer const& t) { return !std::less<>{}(t.to, array) && std::less<>{}(t.to, static_cast<void const*>(first + bytes)); };
+    auto const begin = reinterpret_cast<std::uintptr_t>(array);
+    auto const is_inside = [begin, bytes](tensor_transfer const& t) { return reinterpret_cast<std::uintptr_t>(t.to) - begin < bytes; };
     auto const refuse = [this](char const* why) {
       report.not_adopted = why;
       return nullptr;
@@ -230,7 +232,7 @@ struct load_plan {
     if (pages == nullptr) return refuse("the file is not mapped; open it with mt::map_file");
     for (tensor_transfer const& t : transfers)
       if (is_inside(t)) checked.push_back(t.entry);
-    transfers.erase(std::remove_if(transfers.begin(), transfers.end(), is_inside), transfers.end());
+    std::erase_if(transfers, is_inside);
     report.adopted = true;
     return pages;
   }
@@ -243,6 +245,7 @@ struct load_plan {
   static constexpr std::size_t piece_elements = std::size_t{1} << 17;
   /// Memory is what bounds a load; more threads would only take more of it for their pieces.
   static constexpr int most_threads = 4;
+  static int fewer_threads(int threads) { return threads < most_threads ? threads : most_threads; }
 
   /// Loads what was matched into memory of `device`. Throws load_error unless all is well or the caller allowed differences, archive_error
   /// or io_error where the file is damaged or cannot be read; nothing has changed then.
@@ -250,14 +253,14 @@ struct load_plan {
   void run(D const& device) {
     check();
     if constexpr (std::is_same_v<typename D::space, host_space>) {
-      transfer([](void* to, std::byte const* from, std::size_t n) { std::memcpy(to, from, n); }, host{std::min(device.thread_count(), most_threads)}, true);
+      transfer([](void* to, std::byte const* from, std::size_t n) { std::memcpy(to, from, n); }, host{fewer_threads(device.thread_count())}, true);
     } else {
       transfer(
           [&device](void* to, std::byte const* from, std::size_t n) {
             device.copy(to, from, n);
             device.synchronize();  // the piece is used again
           },
-          host{std::min(host{}.thread_count(), most_threads)}, false);
+          host{fewer_threads(host{}.thread_count())}, false);
     }
     for (pending_value const& v : values) v.assign(*v.from, v.to);
   }
@@ -317,7 +320,7 @@ struct load_plan {
           continue;
         }
         std::size_t const step = t.from_type == t.to_type ? piece_bytes * 8 / bits_of(t.to_type) : piece_elements;
-        for (std::size_t at = 0; at < t.count; at += step) pieces.push_back({i, at, std::min(step, t.count - at)});
+        for (std::size_t at = 0; at < t.count; at += step) pieces.push_back({i, at, step < t.count - at ? step : t.count - at});
       }
       try_each_piece(threads, pieces.size(), [&](std::size_t i) {
         tensor_transfer const& t = transfers[pieces[i].transfer];
@@ -351,11 +354,12 @@ struct load_plan {
     std::size_t const to_width = bits_of(t.to_type) / 8;
     if (part.count == 0) return;
     bool const whole = t.entry != no_entry && !in.reads_in_parts(t.entry);  // strided or compressed
-    std::size_t const step = whole ? t.count : std::min(part.count, staging_bytes / 8);
+    std::size_t const step = whole ? t.count : part.count < staging_bytes / 8 ? part.count : staging_bytes / 8;
     std::vector<std::byte> raw(step * from_width);
     std::vector<std::byte> converted(t.from_type == t.to_type ? 0 : step * to_width);
     for (std::size_t done = part.first; done < part.first + part.count; done += step) {
-      std::size_t const n = std::min(step, part.first + part.count - done);
+      std::size_t const left = part.first + part.count - done;
+      std::size_t const n = step < left ? step : left;
       if (whole) in.read_entry_into(t.entry, raw);
       else if (t.entry != no_entry) in.read_entry_part(t.entry, done * from_width, {raw.data(), n * from_width});
       if (t.from_type == t.to_type) {
@@ -379,10 +383,11 @@ struct load_plan {
                                     (count == 0 ? "are none" : "are: " + names + (count > 6 ? ", ..." : "")));
   }
 };
+using load_plan = basic_load_plan<>;
 
 /// The dict of a model's tensors in a file: under one of the usual keys of a checkpoint, or the file itself.
 template <class = void>
-archive_value const* find_model_dict(archive_value const& root) {
+MORTISE_COLD archive_value const* find_model_dict(archive_value const& root) {
   for (char const* key : {"model_state_dict", "state_dict", "model", "net", "network", "module"})
     if (archive_value const* found = root.find(key); found != nullptr && found->is_dict()) return found;
   return root.is_dict() ? &root : nullptr;

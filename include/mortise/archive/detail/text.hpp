@@ -1,16 +1,20 @@
-// Text that came out of a file and goes into a message: bounded and printable. UTF-8 checks.
+// Messages, and text that came out of a file and goes into one: bounded and printable. UTF-8 checks.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
+#include <type_traits>
+
+#include <mortise/config.hpp>
 
 namespace mortise::detail {
 
 /// In quotes, control characters and bytes outside ASCII as \xNN, cut after `limit` bytes.
 template <class = void>
-std::string in_quotes(std::string_view text, std::size_t limit = 80) {
+MORTISE_COLD std::string in_quotes(std::string_view text, std::size_t limit = 80) {
   constexpr char hex[] = "0123456789abcdef";
   std::string out = "\"";
   for (char c : text.substr(0, limit)) {
@@ -24,6 +28,57 @@ std::string in_quotes(std::string_view text, std::size_t limit = 80) {
     }
   }
   return out + (text.size() > limit ? "...\"" : "\"");
+}
+
+/// A part of a message: text, a number, or a file's text that is to be quoted. Borrows; lives as long as the call that it is made for.
+///
+/// What throws takes a list of these. A place that may fail then costs a few stores; a chain of `+` would be compiled into each of hundreds.
+class message_part {
+ public:
+  message_part(char const* text) : message_part{std::string_view{text}} {}
+  message_part(std::string_view text) : text_{text.data()}, value_{text.size()} {}
+  message_part(std::string const& text) : text_{text.data()}, value_{text.size()} {}
+  message_part(char const& letter) : text_{&letter}, value_{1} {}
+  template <class I>
+    requires(std::is_integral_v<I> && !std::is_same_v<I, bool>)
+  message_part(I number) : value_{static_cast<std::uint64_t>(number)}, kind_{kind::number} {
+    if constexpr (std::is_signed_v<I>)
+      if (number < 0) kind_ = kind::negative;
+  }
+  /// At most `limit` characters, in quotes.
+  static message_part in_quotes(std::string_view text, std::size_t limit) {
+    message_part part{text};
+    part.kind_ = kind::quoted;
+    part.limit_ = static_cast<std::uint32_t>(limit);
+    return part;
+  }
+
+  template <class = void>
+  void append_to(std::string& message) const {
+    switch (kind_) {
+      case kind::text: message.append(text_, static_cast<std::size_t>(value_)); break;
+      case kind::quoted: message += detail::in_quotes({text_, static_cast<std::size_t>(value_)}, limit_); break;
+      case kind::number: message += std::to_string(value_); break;
+      case kind::negative: message += std::to_string(static_cast<std::int64_t>(value_)); break;
+    }
+  }
+
+ private:
+  enum class kind : std::uint8_t { text, quoted, number, negative };
+  char const* text_ = nullptr;
+  std::uint64_t value_ = 0;  // the number, or the text's length
+  std::uint32_t limit_ = 0;
+  kind kind_ = kind::text;
+};
+using message_parts = std::initializer_list<message_part>;
+
+inline message_part quoted_part(std::string_view text, std::size_t limit = 80) { return message_part::in_quotes(text, limit); }
+
+template <class = void>
+MORTISE_COLD std::string message(message_parts parts) {
+  std::string text;
+  for (message_part const& part : parts) part.append_to(text);
+  return text;
 }
 
 /// Length of the UTF-8 sequence at text[i], or 0: stray or overlong bytes, surrogates, beyond U+10FFFF (Unicode 15, table 3-7).
@@ -77,6 +132,9 @@ void append_utf8(std::string& out, std::uint32_t code) {
     put(0x80 | (code & 63));
   }
 }
+
+/// std::min without <algorithm>, which every program would have to parse.
+constexpr std::uint64_t lesser(std::uint64_t a, std::uint64_t b) { return a < b ? a : b; }
 
 /// a * b, or false when it does not fit.
 template <class = void>
