@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <type_traits>
 #include <utility>
 
@@ -58,29 +59,33 @@ namespace mortise::detail {
 
 enum class instruction_set : int { baseline, avx2, avx512 };
 
+#if MORTISE_X86_DISPATCH
+MORTISE_COLD inline instruction_set find_instruction_set() noexcept {
+  auto best = instruction_set::baseline;
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = instruction_set::avx2;
+#if defined(MORTISE_TEST_WIDE_VECTORS)
+  if (best == instruction_set::avx2) best = instruction_set::avx512;
+#endif
+  if (best == instruction_set::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    best = instruction_set::avx512;
+  if (char const* asked = std::getenv("MORTISE_ISA")) {
+    auto const wanted = std::strcmp(asked, "baseline") == 0 ? instruction_set::baseline
+                        : std::strcmp(asked, "avx2") == 0   ? instruction_set::avx2
+                                                            : instruction_set::avx512;
+    if (wanted < best) best = wanted;
+  }
+  return best;
+}
+#endif
+
 /// The best instruction set of this processor, or a lower one named by MORTISE_ISA=baseline|avx2|avx512. Different sets round
 /// differently (fused multiply-add, length of partial sums), so resuming with the same bits needs the same set.
+/// Inlined wherever a kernel is run, so that only the check for the first call is.
 inline instruction_set current_instruction_set() {
 #if MORTISE_X86_DISPATCH
-  static instruction_set const chosen = [] {
-    auto best = instruction_set::baseline;
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = instruction_set::avx2;
-#if defined(MORTISE_TEST_WIDE_VECTORS)
-    if (best == instruction_set::avx2) best = instruction_set::avx512;
-#endif
-    if (best == instruction_set::avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-      best = instruction_set::avx512;
-    if (char const* asked = std::getenv("MORTISE_ISA")) {
-      // Compared by its decisive letters: "baseline", "avx2", "avx512".
-      auto const wanted = asked[0] == 'b'                                      ? instruction_set::baseline
-                          : asked[0] == 'a' && asked[3] == '2'                 ? instruction_set::avx2
-                                                                               : instruction_set::avx512;
-      if (wanted < best) best = wanted;
-    }
-    return best;
-  }();
+  static instruction_set const chosen = find_instruction_set();
   return chosen;
 #else
   return instruction_set::baseline;

@@ -18,16 +18,17 @@
 
 namespace mortise::detail {
 
-/// MORTISE_NUM_THREADS, or the number of cores.
+MORTISE_COLD inline int find_thread_count() noexcept {
+  if (char const* asked = std::getenv("MORTISE_NUM_THREADS")) {
+    int const n = std::atoi(asked);
+    if (n > 0) return n > 1024 ? 1024 : n;
+  }
+  unsigned const cores = std::thread::hardware_concurrency();
+  return cores == 0 ? 1 : static_cast<int>(cores);
+}
+/// MORTISE_NUM_THREADS, or the number of cores. Inlined in every operation, so that only the check for the first call is.
 inline int default_thread_count() {
-  static int const count = [] {
-    if (char const* asked = std::getenv("MORTISE_NUM_THREADS")) {
-      int const n = std::atoi(asked);
-      if (n > 0) return n > 1024 ? 1024 : n;
-    }
-    unsigned const cores = std::thread::hardware_concurrency();
-    return cores == 0 ? 1 : static_cast<int>(cores);
-  }();
+  static int const count = find_thread_count();
   return count;
 }
 
@@ -78,8 +79,8 @@ class thread_pool {
     for (auto& worker : workers_) worker.join();
   }
 
-  /// The process's pool, or that of the scope this thread is in.
-  static thread_pool& instance() {
+  /// The process's pool, or that of the scope this thread is in. Not inlined: it would carry the pool's construction into every operation.
+  [[gnu::noinline]] static thread_pool& instance() {
     if (thread_pool* const own = pool_of_thread()) return *own;
     static thread_pool pool;
     return pool;

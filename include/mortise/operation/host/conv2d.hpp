@@ -55,19 +55,28 @@ constexpr std::size_t conv2d_pieces(conv2d_sizes const& s) {
   std::size_t const n = (std::size_t{1} << 22) / conv2d_direct_scratch(s);
   return n < 1 ? 1 : n < conv2d_most_pieces ? n : conv2d_most_pieces;
 }
+
+/// A geometry and what follows from it, so that it is found when the program is compiled.
+struct conv2d_direct_plan {
+  conv2d_sizes sizes;
+  std::size_t scratch, partial, pieces;
+};
+constexpr conv2d_direct_plan conv2d_direct_plan_of(conv2d_sizes const& s) { return {s, conv2d_direct_scratch(s), conv2d_partial(s), conv2d_pieces(s)}; }
+
 /// Pieces of `count` things that may run at the same time; for results that do not depend on the cut.
-inline std::size_t conv2d_pieces(host const& device, conv2d_sizes const& s, std::size_t count) {
-  std::size_t const wanted = device.thread_count() == 1 ? 1 : conv2d_pieces(s);
+inline std::size_t conv2d_pieces(host const& device, conv2d_direct_plan const& p, std::size_t count) {
+  std::size_t const wanted = device.thread_count() == 1 ? 1 : p.pieces;
   return count < wanted ? count : wanted;
 }
 
 template <class T>
-void conv2d_direct_forward_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* x, T const* weight, T const* bias, T* y,
+void conv2d_direct_forward_batch(host const& device, conv2d_direct_plan const& plan, std::size_t batch, T const* x, T const* weight, T const* bias, T* y,
                                  T* workspace, bool relu) {
-  std::size_t const pieces = conv2d_pieces(device, s, batch);
+  conv2d_sizes const& s = plan.sizes;
+  std::size_t const pieces = conv2d_pieces(device, plan, batch);
   for_each_piece(device, pieces, [&](std::size_t piece) {
     std::size_t const begin = batch * piece / pieces, end = batch * (piece + 1) / pieces;
-    T* const copies = workspace + piece * conv2d_direct_scratch(s);
+    T* const copies = workspace + piece * plan.scratch;
     auto* const offset = reinterpret_cast<std::uint32_t*>(copies + conv2d_round_up(conv2d_direct_copies(s)) + 4 * conv2d_lanes);
     auto* const copied = reinterpret_cast<conv2d_copied*>(offset + conv2d_round_up(2 * s.kernel()));
     conv2d_direct_tables(s, offset, copied);
@@ -78,13 +87,15 @@ void conv2d_direct_forward_batch(host const& device, conv2d_sizes const& s, std:
 }
 
 template <int Rows, class T>
-void conv2d_direct_backward_input_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* dy, T const* weight, T* dx, T* workspace) {
+void conv2d_direct_backward_input_batch(host const& device, conv2d_direct_plan const& plan, std::size_t batch, T const* dy, T const* weight, T* dx,
+                                        T* workspace) {
+  conv2d_sizes const& s = plan.sizes;
   constexpr std::size_t pad = conv2d_row_tile - 1;
   std::size_t const dy_w = conv2d_direct_dy_width(s), dy_rows = s.groups * s.out_c * s.out_h, dy_elements = dy_rows * dy_w;
   std::size_t const in_elements = s.groups * s.in_group(), out_elements = s.groups * s.out_group();
-  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, s, blocks);
+  std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width, pieces = conv2d_pieces(device, plan, blocks);
   for_each_piece(device, pieces, [&](std::size_t piece) {
-    T* const dy_lanes = workspace + piece * conv2d_direct_scratch(s);
+    T* const dy_lanes = workspace + piece * plan.scratch;
     T* const dx_lanes = dy_lanes + dy_elements * width;
     auto* const taps = reinterpret_cast<std::uint32_t*>(dx_lanes + in_elements * width);
     for (std::size_t row = 0; row < dy_rows; ++row) {
@@ -102,18 +113,19 @@ void conv2d_direct_backward_input_batch(host const& device, conv2d_sizes const& 
 }
 
 template <int Columns, bool Sliding, class T>
-void conv2d_direct_backward_weight_batch(host const& device, conv2d_sizes const& s, std::size_t batch, T const* x, T const* dy, T* dweight, T* dbias,
-                                         T* workspace) {
-  std::size_t const partial = conv2d_partial(s), x_elements = s.groups * s.in_c * s.padded_h() * s.padded_w();
+void conv2d_direct_backward_weight_batch(host const& device, conv2d_direct_plan const& plan, std::size_t batch, T const* x, T const* dy, T* dweight,
+                                         T* dbias, T* workspace) {
+  conv2d_sizes const& s = plan.sizes;
+  std::size_t const partial = plan.partial, x_elements = s.groups * s.in_c * s.padded_h() * s.padded_w();
   std::size_t const in_elements = s.groups * s.in_group(), out_elements = s.groups * s.out_group(), weights = s.groups * s.out_c * s.taps();
   // The cut into partial sums depends on the batch alone (and on the vector's length).
   std::size_t const width = samples_in_vector<T>(), blocks = (batch + width - 1) / width;
-  std::size_t const pieces = blocks < conv2d_pieces(s) ? blocks : conv2d_pieces(s);
+  std::size_t const pieces = blocks < plan.pieces ? blocks : plan.pieces;
   std::size_t const most = conv2d_weight_rows_here(Columns), rows = most < s.out_c ? most : s.out_c;
   bool const alone = device.thread_count() == 1;
-  T* const partials = workspace + conv2d_pieces(s) * conv2d_direct_scratch(s);
+  T* const partials = workspace + plan.pieces * plan.scratch;
   for_each_piece(device, pieces, [&](std::size_t piece) {
-    T* const x_lanes = workspace + (alone ? 0 : piece) * conv2d_direct_scratch(s);
+    T* const x_lanes = workspace + (alone ? 0 : piece) * plan.scratch;
     T* const dy_lanes = x_lanes + x_elements * width;
     T* const part = partials + piece * partial;
     if (s.pad_h + s.pad_w != 0) device.fill_zero(x_lanes, x_elements * width * sizeof(T));
@@ -163,8 +175,8 @@ void conv2d_forward(host const& device, Geometry, std::size_t batch, T const* x,
     static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_apply(device, plan, batch, x, weight, bias, y, workspace, Activation == activation::relu);
   } else {
-    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
-    detail::conv2d_direct_forward_batch(device, s, batch, x, weight, bias, y, workspace, Activation == activation::relu);
+    static constexpr detail::conv2d_direct_plan plan = detail::conv2d_direct_plan_of(detail::conv2d_sizes_of<Geometry>());
+    detail::conv2d_direct_forward_batch(device, plan, batch, x, weight, bias, y, workspace, Activation == activation::relu);
   }
 }
 
@@ -174,8 +186,8 @@ void conv2d_backward_input(host const& device, Geometry, std::size_t batch, T co
     static constexpr detail::panel_plan plan = detail::panel_backward_input_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_apply(device, plan, batch, dy, weight, static_cast<T const*>(nullptr), dx, workspace, false);
   } else {
-    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
-    detail::conv2d_direct_backward_input_batch<detail::conv2d_tile_rows(s.in_c, 6)>(device, s, batch, dy, weight, dx, workspace);
+    static constexpr detail::conv2d_direct_plan plan = detail::conv2d_direct_plan_of(detail::conv2d_sizes_of<Geometry>());
+    detail::conv2d_direct_backward_input_batch<detail::conv2d_tile_rows(plan.sizes.in_c, 6)>(device, plan, batch, dy, weight, dx, workspace);
   }
 }
 
@@ -185,9 +197,10 @@ void conv2d_backward_weight(host const& device, Geometry, std::size_t batch, T c
     static constexpr detail::panel_plan plan = detail::panel_forward_plan(detail::conv2d_sizes_of<Geometry>());
     detail::panel_backward_weight(device, plan, batch, x, dy, dweight, dbias, workspace);
   } else {
-    static constexpr detail::conv2d_sizes s = detail::conv2d_sizes_of<Geometry>();
+    static constexpr detail::conv2d_direct_plan plan = detail::conv2d_direct_plan_of(detail::conv2d_sizes_of<Geometry>());
+    constexpr detail::conv2d_sizes s = plan.sizes;
     constexpr int columns = s.kernel_w <= 6 ? static_cast<int>(s.kernel_w) : detail::conv2d_tile_rows(s.kernel_w, 6);
-    detail::conv2d_direct_backward_weight_batch<columns, s.stride_w == 1 && s.dilation_w == 1>(device, s, batch, x, dy, dweight, dbias, workspace);
+    detail::conv2d_direct_backward_weight_batch<columns, s.stride_w == 1 && s.dilation_w == 1>(device, plan, batch, x, dy, dweight, dbias, workspace);
   }
 }
 
