@@ -316,6 +316,14 @@ MORTISE_COLD std::vector<std::vector<archive_key const*>> match_parameters(load_
   return matched;
 }
 
+/// "3 groups of 2, 2, 2 parameters"
+template <class Groups>
+MORTISE_COLD std::string groups_in_words(Groups const& groups) {
+  std::string sizes;
+  for (auto const& g : groups) sizes += (sizes.empty() ? "" : ", ") + std::to_string(g.size());
+  return std::to_string(groups.size()) + (groups.size() == 1 ? " group of " : " groups of ") + sizes + " parameters";
+}
+
 /// "the optimizer of the file keeps exp_avg, exp_avg_sq and this one momentum_buffer: ...". entry: what the file has of one parameter.
 template <class Optimizer>
 MORTISE_COLD std::string another_optimizer(archive_value const& entry, Optimizer const& o) {
@@ -398,6 +406,9 @@ MORTISE_COLD void match_optimizer(load_plan& plan, found_part const& part, archi
   }
   if (in_file.size() != Optimizer::group_count && !in_file.empty())
     plan.report.mismatched.push_back({root + "param_groups", std::to_string(Optimizer::group_count) + " groups", std::to_string(in_file.size()) + " groups"});
+  if (!plan.report.mismatched.empty() && starts_with(plan.report.mismatched.back().name, root + "param_groups") && plan.report.advice.empty())
+    plan.report.advice = "the optimizer of the file has " + groups_in_words(in_file) + ", this one " + groups_in_words(groups) +
+                         "; make the groups alike with mt::group<\"path\">, or load the model alone";
   plan.derived.push_back(std::make_unique<archive_value>(archive_value::dict({{"step", most_updates}, {"updates", std::move(updates)}})));
   archive_value const* const derived = plan.derived.back().get();
   plan.derived.push_back(std::make_unique<archive_value>(plain_settings(plan, *tree)));

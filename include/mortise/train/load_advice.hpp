@@ -25,7 +25,7 @@ class basic_name_advisor {
  public:
   /// missing: what the file lacks; unexpected: what the model lacks.
   basic_name_advisor(std::vector<unmatched_name> missing, std::vector<unmatched_name> unexpected)
-      : missing_{std::move(missing)}, unexpected_{std::move(unexpected)}, explained_(unexpected_.size(), 0) {
+      : missing_{std::move(missing)}, unexpected_{std::move(unexpected)}, explained_(unexpected_.size(), 0), taken_(missing_.size(), 0) {
     auto const before = [this](std::uint32_t a, std::uint32_t b) { return missing_[a].name < missing_[b].name; };
     by_name_ = sorted_positions(missing_.size(), before);
   }
@@ -43,7 +43,8 @@ class basic_name_advisor {
     }
     std::size_t explained = 0;
     for (char const e : explained_) explained += e != 0 ? 1u : 0u;
-    if (2 * explained <= names) return {};  // a chance likeness, such as two biases of one size
+    bool const whole_model = explained >= 4 && explained == missing_.size();  // one of several networks in the file
+    if (2 * explained <= names && !whole_model) return {};                    // a chance likeness, such as two biases of one size
     std::string text = explained == names ? (names == 1 ? "the one name that is left over matches" : "all " + std::to_string(names) + " names match")
                                           : std::to_string(explained) + " of " + std::to_string(names) + " names match";
     if (changes.size() == 1 && changes[0].to.empty()) return text + " after removing `" + changes[0].from + "`; pass {.strip_prefix = \"" + changes[0].from + "\"}";
@@ -72,7 +73,7 @@ class basic_name_advisor {
   bool explains(change const& c, unmatched_name const& u) const {
     if (std::string_view{u.name}.substr(0, c.from.size()) != c.from) return false;
     unmatched_name const* const m = find(c.to + u.name.substr(c.from.size()));
-    return m != nullptr && m->what == u.what;
+    return m != nullptr && m->what == u.what && taken_[static_cast<std::size_t>(m - missing_.data())] == 0;
   }
   MORTISE_COLD change best_change() const {
     std::vector<change> candidates;
@@ -112,17 +113,20 @@ class basic_name_advisor {
   }
   std::size_t accept(change const& c) {
     std::size_t n = 0;
+    std::vector<std::size_t> matched;
     for (std::size_t i = 0; i < unexpected_.size(); ++i) {
       if (explained_[i] != 0 || !explains(c, unexpected_[i])) continue;
       explained_[i] = 1;
+      matched.push_back(static_cast<std::size_t>(find(c.to + unexpected_[i].name.substr(c.from.size())) - missing_.data()));
       ++n;
     }
+    for (std::size_t const m : matched) taken_[m] = 1;  // two names of the file cannot become one
     return n;
   }
 
   std::vector<unmatched_name> missing_, unexpected_;
   std::vector<std::uint32_t> by_name_{};  // of missing_
-  std::vector<char> explained_;
+  std::vector<char> explained_, taken_;
 };
 using name_advisor = basic_name_advisor<>;
 

@@ -155,22 +155,34 @@ struct basic_load_plan {
       std::size_t position;
     };
     std::vector<found_tensor> found;
+    std::vector<std::string> in_file;  // names, before they are mapped
     name_map map{names};
-    if (dict != nullptr) {
+    auto const add = [&](std::string name, archive_value const& tensor) {
+      found.push_back({map(name), tensor.as_tensor().entry, in_file.size()});
+      in_file.push_back(std::move(name));
+    };
+    if (dict != nullptr && dict->is_dict())
       for (std::size_t i = 0; i < dict->size(); ++i)
-        if ((*dict)[i].is_tensor()) found.push_back({map(dict->keys()[i].to_string()), (*dict)[i].as_tensor().entry, i});
-    }
+        if ((*dict)[i].is_tensor()) add(dict->keys()[i].to_string(), (*dict)[i]);
+    // A dict of dicts ({"generator": ..., "discriminator": ...}), a list of parameters: under their dotted names.
+    if (dict != nullptr && found.empty())
+      for_each_leaf(*dict, [&](std::string_view path, archive_value const& leaf) {
+        if (leaf.is_tensor()) add(std::string{path}, leaf);
+      });
     auto const before = [&found](std::uint32_t a, std::uint32_t b) { return found[a].name < found[b].name; };
     std::vector<std::uint32_t> const order = sorted_positions(found.size(), before);
     for (std::size_t i = 1; i < found.size(); ++i)
       if (found_tensor const &a = found[order[i - 1]], &b = found[order[i]]; a.name == b.name)
-        throw load_error(in.name(), "\"" + dict->keys()[a.position].to_string() + "\" and \"" + dict->keys()[b.position].to_string() +
-                                        "\" of the file both become \"" + b.name + "\"; nothing was loaded");
-    if (std::string const* const unused = map.unused()) throw_fits_nothing(".rename", *unused, "name in the file", dict, targets, true);
+        throw load_error(in.name(), "\"" + in_file[a.position] + "\" and \"" + in_file[b.position] + "\" of the file both become \"" + b.name +
+                                        "\"; nothing was loaded");
+    if (std::string const* const unused = map.unused()) throw_fits_nothing(".rename", *unused, "name in the file", in_file);
     for (std::string const& path : names.only) {
       bool fits = false;
       for (tensor_target const& t : targets) fits = fits || path_matches(path, t.name);
-      if (!fits) throw_fits_nothing(".only", path, "name in the model", dict, targets, false);
+      if (fits) continue;
+      std::vector<std::string> in_model;
+      for (tensor_target const& t : targets) in_model.push_back(t.name);
+      throw_fits_nothing(".only", path, "name in the model", in_model);
     }
     std::vector<char> used(found.size(), 0);
     std::vector<unmatched_name> missing, unexpected;
@@ -200,6 +212,8 @@ struct basic_load_plan {
       }
     // Those that are not wanted are no reason to advise anything, but they may be what a prefix hides.
     if (report.advice.empty()) report.advice = name_advisor{std::move(missing), std::move(unexpected)}.text();
+    if (report.advice.empty() && found.empty() && !targets.empty() && prefix.empty())
+      report.advice = "the file holds no tensor that has a name; in PyTorch, save model.state_dict()";
     if (report.advice.empty() && names.strict) report.advice = head_advice(report);
   }
 
@@ -371,13 +385,13 @@ struct basic_load_plan {
     }
   }
 
-  [[noreturn]] MORTISE_COLD void throw_fits_nothing(std::string_view option, std::string const& pattern, std::string_view what, archive_value const* dict,
-                                                   std::vector<tensor_target> const& targets, bool of_file) const {
+  [[noreturn]] MORTISE_COLD void throw_fits_nothing(std::string_view option, std::string const& pattern, std::string_view what,
+                                                   std::vector<std::string> const& there) const {
     std::string names;
-    std::size_t const count = of_file ? (dict == nullptr ? 0 : dict->size()) : targets.size();
+    std::size_t const count = there.size();
     for (std::size_t i = 0; i < count && i < 6; ++i) {
       names += i == 0 ? "" : ", ";
-      names += of_file ? dict->keys()[i].to_string().substr(0, 200) : targets[i].name;
+      names += there[i].substr(0, 200);
     }
     throw load_error(in.name(), std::string{option} + ": \"" + pattern + "\" fits no " + std::string{what} + "; nothing was loaded. There " +
                                     (count == 0 ? "are none" : "are: " + names + (count > 6 ? ", ..." : "")));
@@ -390,7 +404,7 @@ template <class = void>
 MORTISE_COLD archive_value const* find_model_dict(archive_value const& root) {
   for (char const* key : {"model_state_dict", "state_dict", "model", "net", "network", "module"})
     if (archive_value const* found = root.find(key); found != nullptr && found->is_dict()) return found;
-  return root.is_dict() ? &root : nullptr;
+  return root.is_tensor() ? nullptr : &root;
 }
 
 }  // namespace mortise::detail

@@ -212,3 +212,26 @@ TEST_CASE("an option that fits nothing is an error, strict or not") {
                          doctest::Contains("the old name has 1 wildcards, the new one 0"), mt::usage_error);
   }
 }
+
+TEST_CASE("one of several networks in a file loads by its prefix, a list of parameters by renaming, and a file of no tensors says so") {
+  temporary_folder const folder;
+  using value = mt::archive_value;
+  net_type source{mt::host{}, mt::seed{3}}, other{mt::host{}, mt::seed{5}}, target{mt::host{}, mt::seed{4}};
+  for (char const* name : {"two.pt", "two.safetensors"}) {
+    std::string const path = folder.file(name);
+    mt::save_archive(path, value::dict({{"generator", mt::state_dict(source)}, {"discriminator", mt::state_dict(other)}, {"epoch", 3}}));
+    says(refusal(path, target), "11 of 22 names match after removing `discriminator.`; pass {.strip_prefix = \"discriminator.\"}");
+    mt::load(path, target, {.strict = false, .strip_prefix = "discriminator."});
+    CHECK(target.parameters().to_vector() == other.parameters().to_vector());
+    mt::load(path, target, {.strict = false, .strip_prefix = "generator."});
+    CHECK(target.parameters().to_vector() == source.parameters().to_vector());
+  }
+  using one_layer = on_four<mt::linear<2>>;
+  one_layer layer{mt::host{}, mt::seed{3}}, again{mt::host{}, mt::seed{4}};
+  value const state = mt::state_dict(layer);
+  mt::save_archive(folder.file("list.pt"), value::list({*state.find("weight"), *state.find("bias")}));
+  mt::load(folder.file("list.pt"), again, {.rename = {{"0", "weight"}, {"1", "bias"}}});
+  CHECK(again.parameters().to_vector() == layer.parameters().to_vector());
+  mt::save_archive(folder.file("none.pt"), value::dict({{"epoch", 3}}));
+  says(refusal(folder.file("none.pt"), target), "the file holds no tensor that has a name; in PyTorch, save model.state_dict()");
+}
