@@ -3,13 +3,11 @@
 // Every other name is refused, and named. Memory is bounded by the caller's budget, nesting by a constant; nothing recurses on input.
 // Values beyond the tree's kinds come as their nearest: sets and Counters as lists and dicts, a complex number as a tuple of two
 // floats, integers beyond 64 bits as decimal text, a dtype as "torch.float32", a device as "cuda:1"; dict keys that are neither text nor
-// integers as Python prints them; an argparse.Namespace as a dict, a path as text. NumPy's scalars are numbers, its arrays tensors.
+// integers as Python prints them.
 // Source: CPython's Lib/pickletools.py (opcodes); torch/_utils.py and torch/serialization.py 0.4 to 2.9 (names and arguments).
 #pragma once
 
-#include <bit>
 #include <charconv>
-#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -21,11 +19,9 @@
 #include <vector>
 
 #include <mortise/archive/contents.hpp>
-#include <mortise/archive/detail/npy_types.hpp>
 #include <mortise/archive/detail/text.hpp>
 #include <mortise/archive/json.hpp>
 #include <mortise/config.hpp>
-#include <mortise/tensor/float16.hpp>
 
 namespace mortise::detail {
 
@@ -40,14 +36,12 @@ std::uint64_t pickle_budget(std::uint64_t file_size) {
 enum class pickled : std::uint8_t {
   none, boolean, integer, big_integer, real, text, raw, tuple, list, dict, set,  // values
   dtype, storage_class, storage, tensor, global,                                 // torch's
-  array_type, array,                                                             // NumPy's: a dtype; an array that still has no contents
 };
 
 /// What the names of the table mean. Order: see `known_globals`.
 enum class known : std::uint8_t {
   ordered_dict, counter, size, device, get_layout, set, bytearray, bytes, complex, encode,
   rebuild_tensor, rebuild_tensor_v2, rebuild_tensor_v3, rebuild_parameter, rebuild_parameter_with_state, parameter,
-  attributes, default_dict, factory, deque, path, array_type, array_class, new_array, array_scalar, array_from_buffer,
 };
 
 struct known_global {
@@ -79,30 +73,6 @@ inline constexpr known_global known_globals[] = {
     {"torch._utils", "_rebuild_parameter", known::rebuild_parameter},
     {"torch._utils", "_rebuild_parameter_with_state", known::rebuild_parameter_with_state},
     {"torch.nn.parameter", "Parameter", known::parameter},
-    {"argparse", "Namespace", known::attributes},
-    {"types", "SimpleNamespace", known::attributes},
-    {"collections", "defaultdict", known::default_dict},
-    {"__builtin__", "list", known::factory},
-    {"builtins", "list", known::factory},
-    {"__builtin__", "dict", known::factory},
-    {"builtins", "dict", known::factory},
-    {"__builtin__", "long", known::factory},  // what protocol 2 calls int
-    {"builtins", "int", known::factory},
-    {"__builtin__", "float", known::factory},
-    {"builtins", "float", known::factory},
-    {"collections", "deque", known::deque},
-    {"pathlib", "PosixPath", known::path},
-    {"pathlib", "WindowsPath", known::path},
-    {"pathlib._local", "PosixPath", known::path},
-    {"pathlib._local", "WindowsPath", known::path},
-    {"numpy", "dtype", known::array_type},
-    {"numpy", "ndarray", known::array_class},
-    {"numpy.core.multiarray", "_reconstruct", known::new_array},
-    {"numpy._core.multiarray", "_reconstruct", known::new_array},
-    {"numpy.core.multiarray", "scalar", known::array_scalar},
-    {"numpy._core.multiarray", "scalar", known::array_scalar},
-    {"numpy.core.numeric", "_frombuffer", known::array_from_buffer},  // protocol 5
-    {"numpy._core.numeric", "_frombuffer", known::array_from_buffer},
 };
 
 struct storage_class {
@@ -127,7 +97,6 @@ struct pickled_storage {
   std::uint32_t type = 0;        ///< an element_type, or untyped_storage
   std::uint32_t root = 0;        ///< legacy views: the storage that this one is a window of (its own index otherwise)
   std::uint64_t root_offset = 0; ///< in elements of the root
-  bool inlined = false;          ///< a NumPy array's: its bytes begin at `root_offset` of the unpickler's `inlined`
 
   std::uint64_t width() const { return type == untyped_storage ? 1 : bits_of(static_cast<element_type>(type)) / 8; }
 };
@@ -159,7 +128,6 @@ class basic_unpickler {
 
   std::vector<pickled_storage> storages{};
   std::vector<pickled_tensor> tensors{};
-  std::vector<std::byte> inlined{};  ///< contents of NumPy arrays, little-endian
 
   /// The value as a tree. Each occurrence of a tensor becomes one tensor_info (dotted name); `origin` says of which of `tensors`.
   archive_value to_tree(std::vector<tensor_info>& infos, std::vector<std::uint32_t>& origin);
@@ -174,8 +142,7 @@ class basic_unpickler {
   };
   struct node {
     pickled kind = pickled::none;
-    bool ordered = false;     // dict: may be the target of BUILD. array_type: big-endian
-    bool attributes = false;  // dict: BUILD's state are its items
+    bool ordered = false;     // dict: may be the target of BUILD
     std::uint32_t index = 0;  // children, tensor, storage, enum
     union {
       std::int64_t integer;
@@ -362,14 +329,6 @@ class basic_unpickler {
   bool skip_operand(unsigned char op, std::string_view& module, std::string_view& name);
   void reduce(id callable, id arguments);
   void build(id state);
-  node array_of(id shape, id type, bool columns, id raw);
-  void push_array_scalar(id type, id raw);
-  element_type array_element(id i, char const* what) {
-    if (kind(i) != pickled::array_type) fail({what, " has a dtype that is none"});
-    return static_cast<element_type>(nodes_[i].index);
-  }
-  /// `raw` with the bytes of each number in little-endian order.
-  std::string little_endian(std::string_view raw, id type) const;
   void push_storage(id persistent);
   void rebuild_tensor(std::vector<id> const& a, known how);
 
@@ -497,12 +456,11 @@ MORTISE_COLD void basic_unpickler<Unused>::refuse_global(std::string_view module
   };
   std::string const refused = std::string{module.substr(0, 100)} + "." + std::string{name.substr(0, 100)};
   std::string const full = in_quotes(refused, 200);
-  bool const of_default_dict = !stack_.empty() && kind(stack_.back()) == pickled::global && static_cast<known>(nodes_[stack_.back()].index) == known::default_dict;
-  std::string reason = (of_default_dict ? "the pickle has a collections.defaultdict of " : "the pickle names ") + full + ", which is no plain data and is not loaded";
+  std::string reason = "the pickle names " + full + ", which is no plain data and is not loaded";
   // What else is in there? A bound method's class, for instance, says more than the `getattr` before it.
   std::string more;
   std::size_t const at = at_;
-  for (int found = 0; at_ < text_.size() && found != 3;) {
+  for (int found = 0; at_ < text_.size() && found != 4;) {
     std::string_view m;
     std::string_view n;
     auto const op = static_cast<unsigned char>(text_[at_++]);
@@ -516,6 +474,9 @@ MORTISE_COLD void basic_unpickler<Unused>::refuse_global(std::string_view module
   at_ = at;
   if (!more.empty()) reason += " (later also " + more + ")";
   if (module == "torch._utils" || module == "torch._tensor") reason += "; this kind of tensor (sparse, quantized, a subclass, ...) cannot be read: save it as a plain dense tensor";
+  else if (module.substr(0, 5) == "numpy") reason += "; save NumPy's scalars as numbers (.item()) and its arrays as tensors (torch.from_numpy)";
+  else if (module == "argparse" || module == "types") reason += "; save it as a dict: vars(args)";
+  else if (module.substr(0, 7) == "pathlib") reason += "; save a path as text: str(path)";
   else reason += "; if this is a whole module that was pickled, save its state_dict() instead; leave other objects out of the file, or save them as numbers, strings, lists and dicts";
   fail({reason});
 }
@@ -726,59 +687,6 @@ MORTISE_COLD void basic_unpickler<Unused>::reduce(id callable, id args) {
       }
       return push(of_owned(raw, pickled::raw));
     }
-    case known::attributes: {
-      arguments(args, 0, 0, "a Namespace");
-      node n = of(pickled::dict);
-      n.attributes = true;
-      return push(n);
-    }
-    case known::default_dict:
-      arguments(args, 0, 1, "defaultdict");  // what it makes missing values of has no say in those that are there
-      return push(of(pickled::dict));
-    case known::deque: {
-      auto const& a = arguments(args, 0, 2, "deque");
-      if (a.empty()) return push(of(pickled::list));
-      if (kind(a[0]) != pickled::list && kind(a[0]) != pickled::tuple) fail("deque's argument is no list");
-      return push(of_children(pickled::list, children(a[0])));
-    }
-    case known::path: {
-      std::string joined;
-      for (id const part : arguments(args, 0, 1024, "a path")) {
-        if (kind(part) != pickled::text) fail("a part of a path is no string");
-        if (!joined.empty() && joined.back() != '/' && joined.back() != '\\') joined += '/';
-        joined += text_of(part);
-        if (joined.size() > 65536) fail("a path of more than 65536 bytes");
-      }
-      return push(of_owned(joined.empty() ? "." : joined));
-    }
-    case known::array_type: {
-      id const code = arguments(args, 1, 3, "numpy.dtype")[0];
-      if (kind(code) != pickled::text) fail("numpy.dtype's name is no string");
-      std::string_view const name = text_of(code);
-      for (npy_type const& t : npy_types)
-        if (t.descr == name) {
-          node n = of(pickled::array_type);
-          n.index = static_cast<std::uint32_t>(t.type);
-          return push(n);
-        }
-      fail({"a NumPy value of dtype ", quoted_part(name), " cannot be read: save it as numbers, or as Python's own kinds (.item(), .tolist())"});
-    }
-    case known::new_array: {
-      auto const& a = arguments(args, 3, 3, "numpy's _reconstruct");
-      if (kind(a[0]) != pickled::global || static_cast<known>(nodes_[a[0]].index) != known::array_class) fail("numpy's _reconstruct of something that is no ndarray");
-      return push(of(pickled::array));
-    }
-    case known::array_scalar: {
-      auto const& a = arguments(args, 2, 2, "a NumPy scalar");
-      return push_array_scalar(a[0], a[1]);
-    }
-    case known::array_from_buffer: {
-      auto const& a = arguments(args, 4, 4, "numpy's _frombuffer");
-      if (kind(a[3]) != pickled::text) fail("numpy's _frombuffer with an order that is no string");
-      return push(array_of(a[2], a[1], text_of(a[3]) == "F", a[0]));
-    }
-    case known::factory:
-    case known::array_class: break;
     case known::rebuild_tensor: return rebuild_tensor(arguments(args, 4, 4, "_rebuild_tensor"), what);
     case known::rebuild_tensor_v2: return rebuild_tensor(arguments(args, 6, 7, "_rebuild_tensor_v2"), what);
     case known::rebuild_tensor_v3: return rebuild_tensor(arguments(args, 7, 8, "_rebuild_tensor_v3"), what);
@@ -797,121 +705,11 @@ template <class Unused>
 MORTISE_COLD void basic_unpickler<Unused>::build(id state) {
   id const target = top();
   // torch sets attributes (`_metadata`) of state_dicts; they carry no data of ours. Everything else is refused.
-  if (kind(target) == pickled::dict && nodes_[target].attributes) {
-    if (kind(state) != pickled::dict) fail("BUILD of a Namespace with a state that is no dict");
-    std::vector<id> const items = children(state);
-    return set_items(target, items);
-  }
-  if (kind(target) == pickled::array_type) {  // (3, byte order, ...)
-    if (kind(state) != pickled::tuple || children(state).size() < 2 || kind(children(state)[1]) != pickled::text) fail("BUILD of a numpy.dtype with a state that is none");
-    nodes_[target].ordered = text_of(children(state)[1]) == ">";
-    return;
-  }
-  if (kind(target) == pickled::array) {  // (version, shape, dtype, is column-major, bytes)
-    auto const& a = arguments(state, 5, 5, "a NumPy array");
-    if (kind(a[3]) != pickled::boolean) fail("a NumPy array whose order is no bool");
-    node const made = array_of(a[1], a[2], nodes_[a[3]].integer != 0, a[4]);
-    nodes_[target] = made;
-    return;
-  }
   if (kind(target) == pickled::dict && nodes_[target].ordered) {
     if (kind(state) == pickled::dict || (kind(state) == pickled::tuple && children(state).size() == 2)) return;
     fail("BUILD with a state that is no dict");
   }
   fail("BUILD on something that is no OrderedDict");
-}
-
-template <class Unused>
-std::string basic_unpickler<Unused>::little_endian(std::string_view raw, id type) const {
-  std::string bytes{raw};
-  auto const t = static_cast<element_type>(nodes_[type].index);
-  // The two halves of a complex number are numbers of their own.
-  std::size_t const width = bits_of(t) / 8 / (t == element_type::c64 || t == element_type::c128 ? 2 : 1);
-  if (nodes_[type].ordered)
-    for (std::size_t i = 0; i + width <= bytes.size(); i += width)
-      for (std::size_t k = 0; k != width / 2; ++k) std::swap(bytes[i + k], bytes[i + width - 1 - k]);
-  return bytes;
-}
-
-template <class Unused>
-void basic_unpickler<Unused>::push_array_scalar(id type, id raw) {
-  element_type const t = array_element(type, "a NumPy scalar");
-  if (kind(raw) != pickled::raw || text_of(raw).size() * 8 != bits_of(t)) fail({"a NumPy scalar of dtype ", name_of(t), " whose bytes are not that many"});
-  std::string const bytes = little_endian(text_of(raw), type);
-  auto const bits = [&bytes](std::size_t from, std::size_t n) {
-    std::uint64_t v = 0;
-    for (std::size_t i = n; i-- != 0;) v = v << 8 | static_cast<unsigned char>(bytes[from + i]);
-    return v;
-  };
-  auto const real = [&bits](std::size_t from, std::size_t n) {
-    std::uint64_t const v = bits(from, n);
-    if (n == 2) return static_cast<double>(static_cast<float>(f16::from_bits(static_cast<std::uint16_t>(v))));
-    if (n == 4) return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(v)));
-    return std::bit_cast<double>(v);
-  };
-  std::size_t const n = bytes.size();
-  switch (t) {
-    case element_type::boolean: return push(id{bits(0, 1) != 0 ? 2u : 1u});
-    case element_type::f16:
-    case element_type::f32:
-    case element_type::f64: return push(of_real(real(0, n)));
-    case element_type::c64:
-    case element_type::c128: {
-      id const re = add(of_real(real(0, n / 2)));
-      id const im = add(of_real(real(n / 2, n / 2)));
-      return push(of_children(pickled::tuple, {re, im}));
-    }
-    case element_type::i8:
-    case element_type::i16:
-    case element_type::i32:
-    case element_type::i64: {
-      std::uint64_t const sign = std::uint64_t{1} << (8 * n - 1);
-      return push(of_integer(static_cast<std::int64_t>((bits(0, n) ^ sign) - sign)));
-    }
-    default: {
-      std::uint64_t const v = bits(0, n);
-      if (v >> 63 != 0) return push(of_owned(std::to_string(v), pickled::big_integer));
-      return push(of_integer(static_cast<std::int64_t>(v)));
-    }
-  }
-}
-
-/// A tensor with the contents of a NumPy array.
-template <class Unused>
-auto basic_unpickler<Unused>::array_of(id shape, id type, bool columns, id contents) -> node {
-  pickled_tensor t;
-  t.type = array_element(type, "a NumPy array");
-  t.shape = naturals(shape, "a NumPy array's shape");
-  if (kind(contents) != pickled::raw) fail("a NumPy array whose contents are no bytes");
-  std::string_view const raw = text_of(contents);
-  std::uint64_t const width = bits_of(t.type) / 8;
-  std::uint64_t bytes = width;
-  for (std::size_t const extent : t.shape)
-    if (!checked_multiply(bytes, extent, bytes)) fail("the size of a NumPy array overflows");
-  if (bytes != raw.size()) fail({"a NumPy array of shape ", shape_text(t.shape).substr(0, 200), " with ", raw.size(), " bytes"});
-  t.strides.resize(t.shape.size());
-  std::size_t step = 1;
-  for (std::size_t i = 0; i != t.shape.size(); ++i) {
-    std::size_t const d = columns ? i : t.shape.size() - 1 - i;
-    t.strides[d] = step;
-    step *= t.shape[d] == 0 ? 1 : t.shape[d];
-  }
-  // Three times its bytes: this copy, and what `inlined` takes while it grows.
-  spend(sizeof(pickled_tensor) + 2 * t.shape.size() * sizeof(std::size_t) + sizeof(pickled_storage) + 3 * raw.size());
-  pickled_storage s;
-  s.type = static_cast<std::uint32_t>(t.type);
-  s.count = raw.size() / width;
-  s.root = t.storage = static_cast<std::uint32_t>(storages.size());
-  s.root_offset = inlined.size();
-  s.inlined = true;
-  std::string const bytes_in_order = little_endian(raw, type);
-  auto const* const first = reinterpret_cast<std::byte const*>(bytes_in_order.data());
-  inlined.insert(inlined.end(), first, first + bytes_in_order.size());
-  storages.push_back(std::move(s));
-  node n = of(pickled::tensor);
-  n.index = static_cast<std::uint32_t>(tensors.size());
-  tensors.push_back(std::move(t));
-  return n;
 }
 
 template <class Unused>
@@ -1001,7 +799,7 @@ MORTISE_COLD void basic_unpickler<Unused>::run() {
         id const callable = pop();
         if (op == 0x81 && (kind(callable) != pickled::global ||
                            (static_cast<known>(nodes_[callable].index) != known::parameter && static_cast<known>(nodes_[callable].index) != known::ordered_dict &&
-                            static_cast<known>(nodes_[callable].index) != known::size && static_cast<known>(nodes_[callable].index) != known::attributes)))
+                            static_cast<known>(nodes_[callable].index) != known::size)))
           fail("NEWOBJ of a class that is not plain data");
         reduce(callable, args);
         break;
@@ -1140,7 +938,6 @@ MORTISE_COLD archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_i
         spend(sizeof(std::string) + n.text.length);
         value = n.kind == pickled::raw ? archive_value::bytes(std::string{text_of(i)}) : archive_value{std::string{text_of(i)}};
         return true;
-      case pickled::array_type: value = name_of(static_cast<element_type>(n.index)); return true;
       case pickled::dtype: value = "torch." + std::string{name_of(static_cast<element_type>(n.index))}; return true;
       case pickled::tensor: {
         pickled_tensor const& t = tensors[n.index];
@@ -1161,7 +958,6 @@ MORTISE_COLD archive_value basic_unpickler<Unused>::to_tree(std::vector<tensor_i
         return true;
       }
       case pickled::storage: fail("the file holds a bare storage; save a tensor instead");
-      case pickled::array: fail("a NumPy array without contents");
       case pickled::storage_class:
       case pickled::global: fail("the file holds a class or function as a value");
       default: break;

@@ -47,7 +47,7 @@ namespace detail {
 
 /// Fills in the places of a tree's tensors. first(storage): where its bytes begin; record(storage): its checksum, or -1.
 template <class First, class Record>
-void place_tensors(archive_contents& c, unpickler& p, std::vector<std::uint32_t> const& origin, bool big_endian, First first, Record record) {
+void place_tensors(archive_contents& c, unpickler const& p, std::vector<std::uint32_t> const& origin, bool big_endian, First first, Record record) {
   c.places.reserve(origin.size());
   for (std::size_t i = 0; i != origin.size(); ++i) {
     pickled_tensor const& t = p.tensors[origin[i]];
@@ -55,14 +55,8 @@ void place_tensors(archive_contents& c, unpickler& p, std::vector<std::uint32_t>
     tensor_place place;
     place.packed = is_packed(info.shape, info.strides);
     place.big_endian = big_endian && bits_of(t.type) > 8;
-    if (pickled_storage const& s = p.storages[t.storage]; s.inlined) {
-      place.source = 1;
-      place.big_endian = false;
-      place.offset = s.root_offset;
-    } else {
-      place.offset = first(t.storage) + (info.count() == 0 ? 0 : t.offset * (bits_of(t.type) / 8));
-      place.record = record(t.storage);
-    }
+    place.offset = first(t.storage) + (info.count() == 0 ? 0 : t.offset * (bits_of(t.type) / 8));
+    place.record = record(t.storage);
     // Strides that say nothing new are left out, as for the other formats.
     std::size_t expected = 1;
     bool plain = true;
@@ -70,11 +64,6 @@ void place_tensors(archive_contents& c, unpickler& p, std::vector<std::uint32_t>
     if (plain) info.strides = {};
     c.places.push_back(place);
   }
-  for (pickled_storage const& s : p.storages)
-    if (s.inlined) {
-      c.sources.push_back(byte_source::own(std::move(p.inlined), c.sources.front().name()));
-      break;
-    }
 }
 
 template <class = void>
@@ -311,11 +300,6 @@ MORTISE_COLD archive_contents torch_zip::parse(detail::zip_reader const& zip) {
   offsets.reserve(p.storages.size());
   c.records.reserve(p.storages.size());
   for (detail::pickled_storage const& s : p.storages) {
-    if (s.inlined) {
-      offsets.push_back(0);
-      c.records.emplace_back();
-      continue;
-    }
     std::string const record = "data/" + s.key;
     detail::zip_entry const* e = zip.find(prefix + record);
     if (e == nullptr) detail::throw_archive_error(file, archive_error::no_offset, {"a tensor's storage is missing: there is no entry ", record});
@@ -391,7 +375,7 @@ MORTISE_COLD archive_contents torch_legacy::parse(byte_source const& file) {
   }
   std::unordered_map<std::string_view, std::uint32_t> roots;
   for (std::uint32_t i = 0; i != p.storages.size(); ++i)
-    if (p.storages[i].root == i && !p.storages[i].inlined) roots.emplace(p.storages[i].key, i);
+    if (p.storages[i].root == i) roots.emplace(p.storages[i].key, i);
   std::vector<std::uint64_t> offsets(p.storages.size(), 0);
   std::vector<bool> seen(p.storages.size(), false);
   for (archive_value const& key : keys.items()) {
@@ -412,7 +396,7 @@ MORTISE_COLD archive_contents torch_legacy::parse(byte_source const& file) {
     at += s.count * s.width();
   }
   for (std::uint32_t i = 0; i != p.storages.size(); ++i)
-    if (p.storages[i].root == i && !p.storages[i].inlined && !seen[i]) fail(at, {"the list of storages does not name key ", p.storages[i].key, ", which a tensor uses"});
+    if (p.storages[i].root == i && !seen[i]) fail(at, {"the list of storages does not name key ", p.storages[i].key, ", which a tensor uses"});
   if (at != size) fail(at, {size - at, " bytes after the last storage"});
   detail::place_tensors(
       c, p, origin, false,

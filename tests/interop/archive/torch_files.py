@@ -2,10 +2,8 @@
 
 usage: torch_files.py ARCHIVE_TOOL CORPUS            exits with 77 (skipped) where torch cannot be imported (Debian: python3-torch)
 """
-import argparse
 import collections
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -16,10 +14,6 @@ try:
 except ImportError as e:
     print("skipped:", e)
     sys.exit(77)
-try:
-    import numpy
-except ImportError:
-    numpy = None
 
 warnings.filterwarnings("ignore")
 tool, corpus = sys.argv[1:]
@@ -32,11 +26,7 @@ def load(path, weights_only=False):
 
 def compare(a, b, where):
     """b came through the library, whose values are Python's plain ones: sets are lists there, and what has no place is text."""
-    if numpy and isinstance(a, numpy.ndarray):
-        assert numpy.array_equal(a, b.numpy()) and str(a.dtype.newbyteorder("=")) == str(b.numpy().dtype), where
-    elif numpy and isinstance(a, numpy.generic):
-        compare((a.real.item(), a.imag.item()) if isinstance(a, numpy.complexfloating) else a.item(), b, where)
-    elif isinstance(a, torch.Tensor):
+    if isinstance(a, torch.Tensor):
         assert a.dtype == b.dtype and a.shape == b.shape, where
         assert a.detach().contiguous().flatten().view(torch.uint8).equal(b.flatten().view(torch.uint8)) if a.numel() and a.dim() else True, where
         if a.dim() == 0:
@@ -46,12 +36,6 @@ def compare(a, b, where):
         for (ka, va), (kb, vb) in zip(a.items(), b.items()):
             assert ka == kb or not isinstance(ka, (str, int)) or isinstance(ka, bool), (where, ka, kb)
             compare(va, vb, "%s.%s" % (where, ka))
-    elif isinstance(a, argparse.Namespace):
-        compare(vars(a), b, where)
-    elif isinstance(a, pathlib.Path):
-        assert str(a) == b, where
-    elif isinstance(a, collections.deque):
-        compare(list(a), b, where)
     elif isinstance(a, (list, tuple)):
         assert len(a) == len(b) and isinstance(b, tuple) == isinstance(a, tuple), where
         for i, (x, y) in enumerate(zip(a, b)):
@@ -91,17 +75,6 @@ def odd_objects():
     yield "a history", {"losses": [1.0 / (i + 1) for i in range(10000)], "w": torch.ones(2)}
     yield "many small tensors", {"losses": [torch.tensor(1.0 / (i + 1)) for i in range(20000)]}
     yield "many numbers", {"loss": [1.0 / (i + 1) for i in range(200000)], "word": {"word %d" % i: i for i in range(30000)}, "seen": [True] * 100000}
-    yield "what a script keeps", {"args": argparse.Namespace(lr=0.1, out=pathlib.Path("/a/b"), relative=pathlib.Path("c"), inner=argparse.Namespace(), list=[1, None]),
-                                  "by name": collections.defaultdict(list, {"loss": [0.5]}), "counts": collections.defaultdict(int), "last": collections.deque([1, 2], maxlen=3)}
-    if numpy:
-        yield "numpy scalars", [getattr(numpy, t)(v) for t in "float64 float32 float16 int8 int16 int32 int64 uint8 uint16 uint32".split() for v in (0, 1, 2, 100)] + [
-            numpy.int64(-2**63), numpy.int32(-5), numpy.float16(-6e-8), numpy.uint64(2**63 - 1), numpy.bool_(True), numpy.bool_(False), numpy.float64("nan"), numpy.complex128(1 - 2j),
-            numpy.complex64(3j)]
-        rows = numpy.arange(6.0).reshape(2, 3)
-        yield "numpy arrays", {"rows": rows, "columns": numpy.asfortranarray(rows), "big-endian": numpy.arange(3, dtype=">f4"), "none": numpy.zeros((0, 2)), "scalar": numpy.array(3.0),
-                               "flags": numpy.array([True, False]), "bytes": numpy.arange(256, dtype="uint8"), "again": [rows, torch.ones(2)]}
-        if hasattr(torch, "uint32"):
-            yield "a state of numpy's random numbers", numpy.random.get_state()
     yield "one tensor", torch.ones(2, 2)
     yield "a list of tensors", [torch.ones(1), torch.zeros(2)]
     if hasattr(torch.Tensor, "untyped_storage") or version >= (2, 0):
@@ -118,9 +91,14 @@ def refused_objects():
     yield "meta", {"m": torch.ones(2, device="meta")}, ["meta"]
     if version >= (2, 0):  # 1.13 forgets the flag
         yield "conjugate", {"c": torch.ones(2, dtype=torch.complex64).conj()}, ["conj"]
-    if numpy:
-        yield "numpy texts", {"names": numpy.array(["a", "b"])}, ['dtype "U1"', ".tolist()"]
-        yield "numpy objects", {"names": numpy.array([{}], dtype=object)}, ['dtype "O8"', ".tolist()"]
+    try:
+        import argparse
+        import numpy
+
+        yield "numpy", {"loss": numpy.float64(0.5), "w": torch.ones(1)}, ["numpy", "scalar", ".item()"]
+        yield "arguments", {"args": argparse.Namespace(lr=1)}, ["argparse.Namespace", "vars("]
+    except ImportError:
+        pass
 
 
 checked = with_weights_only = odd = 0

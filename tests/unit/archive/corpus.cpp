@@ -294,35 +294,6 @@ TEST_CASE("a pickled module is refused with its class and the advice to save its
   }
 }
 
-// torch 1.13 and numpy 1.24 wrote these: what scripts keep beside tensors, in the zip with protocols 2 and 5 and in the older container.
-TEST_CASE("what scripts keep beside tensors reads as plain values, NumPy's arrays as tensors") {
-  for (char const* name : {"/scripts/values.pt", "/scripts/values_protocol5.pt", "/scripts/values.pth"}) {
-    CAPTURE(name);
-    for (bool const mapped : {false, true}) {
-      mt::archive_reader const in = mapped ? mt::map_file(corpus + name) : mt::open_archive(corpus + name);
-      auto const floats = [&in](char const* tensor) {
-        std::vector<std::byte> const bytes = in.read(tensor);
-        std::vector<float> values(bytes.size() / sizeof(float));
-        std::memcpy(values.data(), bytes.data(), bytes.size());
-        return values;
-      };
-      CHECK(floats("model.weight") == std::vector<float>{0, 1, 2, 3, 4, 5});
-      CHECK(floats("model.columns") == std::vector<float>{0, 1, 2, 3, 4, 5});
-      CHECK(floats("model.tensor") == std::vector<float>{1.5f});
-      CHECK(in.read("model.big") == std::vector<std::byte>{std::byte{0}, std::byte{0}, std::byte{1}, std::byte{0}, std::byte{2}, std::byte{0}});
-      CHECK(in.value("args.lr") == 0.1);
-      CHECK(in.value("args.out") == "/a/b");
-      CHECK(in.value("best") == 0.75);
-      CHECK(in.value("half") == -0.5);
-      CHECK(in.value("step") == -3);
-      CHECK(in.value("seen") == "9223372036854775809");
-      CHECK(in.value("done") == true);
-      CHECK(in.value("history.loss.0") == 0.5);
-      CHECK(in.value("last.1") == 2);
-    }
-  }
-}
-
 TEST_CASE("a file of very many small values reads, whatever they take more in memory than on the disk") {
   value losses = value::list(), words = value::dict(), scalars = value::dict();
   for (int i = 0; i != 100'000; ++i) losses.push_back(1.0 / (i + 1));

@@ -32,7 +32,7 @@ bool const thorough = std::getenv("MORTISE_THOROUGH") != nullptr;
 
 std::vector<std::string> corpus_files() {
   std::vector<std::string> files;
-  for (char const* folder : {"safetensors", "zip", "legacy", "npy", "examples", "scripts", "bad"}) {
+  for (char const* folder : {"safetensors", "zip", "legacy", "npy", "examples", "bad"}) {
     std::string const path = corpus + "/" + folder;
     DIR* const d = ::opendir(path.c_str());
     REQUIRE(d != nullptr);
