@@ -653,7 +653,7 @@ class model {
         X const* x = nullptr;
         if constexpr (from_caller) x = run_.input;
         else x = value<Training>(in);
-        forward_args<D, T, extents_for<n.in>, extents_for<n.out>, X> const a{
+        forward_args<D, T, extents_for<n.in>, extents_for<n.out>, X, n.clips_input> const a{
             device_, run_.batch, Training && !n.frozen, x, value<Training>(out), layer_parameters() + n.parameter_base,
             parameter_offsets<I>, buffers_.data() + n.buffer_base, counters_.data() + n.counter_base,
             Training ? locate(n.saved_at, run_.batch) : nullptr,

@@ -101,6 +101,8 @@ struct module_description {
   bool in_place = false;           ///< forward works when y is x's memory
   bool backward_in_place = false;  ///< backward works when dx is dy's memory
   bool view = false;               ///< y is x seen in another shape: forward and backward do nothing
+  bool clips = false;              ///< y = max(x, 0), element by element, which the module behind may do in its stead
+  bool may_clip_input = false;     ///< it can do so: where Args::clips_input, forward takes max(x, 0) for x, and backward gives the gradient of x
 
   static constexpr module_description rejected(char const* why, shape const& would_fit = {}) {
     module_description d;
@@ -143,8 +145,9 @@ concept Module = std::is_trivially_copyable_v<M> && std::default_initializable<M
 };
 
 /// What `forward` gets. Pointers are into the device's memory; shapes are types, so loops have constant bounds.
-template <class D, class T, class Input, class Output, class X = T>
+template <class D, class T, class Input, class Output, class X = T, bool ClipsInput = false>
 struct forward_args {
+  static constexpr bool clips_input = ClipsInput;
   using device_type = D;
   using element = T;
   using input = Input;

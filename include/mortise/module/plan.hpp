@@ -140,7 +140,7 @@ struct node_info {
   std::size_t edge = 0, inputs = 0, outputs = 0;  // tensors: edges[edge .. edge + inputs) in, then outputs
   shape in = {}, out = {};
   bool frozen = false;
-  bool view = false, reads_input = false, reads_output = false, in_place = false, backward_in_place = false;
+  bool view = false, clips_input = false, reads_input = false, reads_output = false, in_place = false, backward_in_place = false;
   bool runs_backward = false, wants_input_gradient = false;
   std::size_t first_state = 0, states = 0;
   std::size_t parameter_base = 0, parameter_count = 0, parameter_size = 0;
@@ -212,6 +212,16 @@ struct path_stack {
 
 struct no_tables {};
 
+/// Whether the module that runs right behind token i, within the same frozen part or none, takes over that one's max(x, 0).
+constexpr bool next_clips_input(token_info const* tokens, std::size_t token_count, std::size_t i, shape const& out) {
+  for (++i; i < token_count; ++i) {
+    auto const what = tokens[i].what;
+    if (what == token_info::kind::enter || what == token_info::kind::enter_index || what == token_info::kind::leave) continue;
+    return what == token_info::kind::run && tokens[i].describe(out).may_clip_input;
+  }
+  return false;
+}
+
 /// Walks the tokens once. With `no_tables` it only counts and checks; otherwise it fills nodes, tensors, edges and states.
 template <class Tables>
 constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_count, shape const& input, std::size_t element_bytes,
@@ -225,6 +235,7 @@ constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_co
   shapes[0] = input;
   path_stack path;
   std::size_t frozen = 0;
+  bool clip_next = false;
   auto fail = [&](plan_error error, std::size_t token) {
     c.error = error;
     c.error_token = token;
@@ -318,6 +329,12 @@ constexpr plan_counts walk_tokens(token_info const* tokens, std::size_t token_co
         }
         if constexpr (filling) {
           node_info& n = tables.nodes[c.nodes];
+          n.clips_input = clip_next;
+          clip_next = d.clips && next_clips_input(tokens, token_count, i, d.output);
+          if (clip_next) {  // a name, and nothing to do
+            d.view = true;
+            d.reads_output = false;
+          }
           n.what = t.what;
           n.token = i;
           n.type = t.name;

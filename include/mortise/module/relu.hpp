@@ -17,6 +17,7 @@ struct relu {
     d.reads_output = true;
     d.in_place = true;
     d.backward_in_place = true;
+    d.clips = true;
     return d;
   }
   template <class Args>

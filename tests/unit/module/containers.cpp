@@ -135,6 +135,30 @@ TEST_CASE("values that work in place and values that are kept never overlap: a n
   }
 }
 
+TEST_CASE("max pooling that does the work of the relu before it gives the bits of the two apart, and keeps less") {
+  using together = mt::sequential<mt::conv2d<5, 3>, mt::relu, mt::max_pool2d<2>, mt::conv2d<4, 2>, mt::named<"act", mt::relu>, mt::max_pool2d<3, 2, 1>>;
+  using apart = mt::sequential<mt::conv2d<5, 3>, mt::relu, mt::identity, mt::max_pool2d<2>, mt::conv2d<4, 2>, mt::named<"act", mt::relu>, mt::identity,
+                               mt::max_pool2d<3, 2, 1>>;
+  using input = extents<2, 13, 12>;
+  using one = mt::model<together, input, mt::host, float, true>;
+  using two = mt::model<apart, input, mt::host, float, true>;
+  one a{mt::host{1}, mt::seed{3}};
+  two b{mt::host{1}, mt::seed{3}};
+  for (std::size_t i = 0; i < a.parameters().size(); ++i) b.parameters().data()[i] = a.parameters().data()[i];
+  auto x = contract::test_values<float>(6 * input::elements, 5, 0);
+  x[7] = std::numeric_limits<float>::quiet_NaN();
+  auto const dy = contract::test_values<float>(6 * one::output_extents::elements, 6, 0);
+  CHECK(contract::same_bits(a.forward(x).to_vector(), b.forward(x).to_vector()));
+  a.backward(mt::view<float const>{dy});
+  b.backward(mt::view<float const>{dy});
+  CHECK(contract::same_bits(a.gradients().to_vector(), b.gradients().to_vector()));
+  CHECK(contract::same_bits(a.input_gradient().to_vector(), b.input_gradient().to_vector()));
+  a.eval();
+  b.eval();
+  CHECK(contract::same_bits(a.forward(x).to_vector(), b.forward(x).to_vector()));
+  CHECK(one::plan_type::tables.training_arena.per_sample < two::plan_type::tables.training_arena.per_sample);
+}
+
 TEST_CASE("frozen: dropout is off, batch norm uses and keeps its running statistics, parameters have no gradient") {
   using M = mt::model<mt::sequential<mt::frozen<mt::sequential<mt::linear<6>, mt::batch_norm1d, mt::dropout>>, mt::linear<2>>, extents<4>>;
   static_assert(M::trainable_count == 6 * 2 + 2);
