@@ -305,7 +305,12 @@ MORTISE_INLINE void shuffle(Reg const& a, Reg const& b, To& to, std::index_seque
   to = __builtin_shufflevector(a, b, Lanes::from(static_cast<int>(I))...);
 #else  // nvcc does not carry a pack through __builtin_shufflevector
   constexpr int w = static_cast<int>(sizeof(Reg) / sizeof(a[0]));
-  ((to[I] = Lanes::from(static_cast<int>(I)) < w ? a[Lanes::from(static_cast<int>(I)) % w] : b[Lanes::from(static_cast<int>(I)) % w]), ...);
+  if constexpr (sizeof...(I) == static_cast<std::size_t>(w)) {
+    typedef std::conditional_t<sizeof(a[0]) == 8, std::int64_t, std::int32_t> indices __attribute__((vector_size(sizeof(Reg))));
+    to = __builtin_shuffle(a, b, indices{Lanes::from(static_cast<int>(I))...});
+  } else {
+    ((to[I] = Lanes::from(static_cast<int>(I)) < w ? a[Lanes::from(static_cast<int>(I)) % w] : b[Lanes::from(static_cast<int>(I)) % w]), ...);
+  }
 #endif
 }
 /// Element 2 i is lane i of a, element 2 i + 1 is lane i of b, for the lower (Half = 0) or the upper half of each block of `Block` of W lanes.
@@ -322,6 +327,41 @@ template <int First>
 struct lanes_from {
   static constexpr int from(int lane) { return First + lane; }
 };
+
+/// Transposes each block of `Block` lanes of each `Block` rows, by perfect shuffles of its rows.
+template <int Block, int W, class Reg>
+MORTISE_INLINE void transpose_blocks(Reg (&row)[W]) {
+  constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
+  MORTISE_UNROLL(4)
+  for (int step = 1; step < Block; step *= 2) {
+    Reg next[W];
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < W / 2; ++i) {
+      int const block = i / (Block / 2) * Block, place = i % (Block / 2);
+      shuffle<interleaved_lanes<W, Block, 0>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place], lanes);
+      shuffle<interleaved_lanes<W, Block, 1>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place + 1], lanes);
+    }
+    MORTISE_UNROLL(16)
+    for (int i = 0; i < W; ++i) row[i] = next[i];
+  }
+}
+
+/// W vectors of W lanes: within 16 bytes, where a processor interleaves in one instruction, then such blocks change places.
+template <int W, class Reg>
+MORTISE_INLINE void transpose_lanes(Reg (&row)[W]) {
+  constexpr int in_block = 16 / (static_cast<int>(sizeof(Reg)) / W), block = in_block < W ? in_block : W;
+  transpose_blocks<block>(row);
+  if constexpr (block < W) {
+    static_assert(2 * block == W, "more than 32 bytes are not turned at once");
+    constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
+    MORTISE_UNROLL(8)
+    for (int i = 0; i < block; ++i) {
+      Reg const a = row[i], b = row[i + block];
+      shuffle<gathered_blocks<W, block, 0>>(a, b, row[i], lanes);
+      shuffle<gathered_blocks<W, block, 1>>(a, b, row[i + block], lanes);
+    }
+  }
+}
 
 /// Sum of the lanes, always in the same tree: halves, quarters, ...
 template <class T, int W>

@@ -78,41 +78,6 @@ MORTISE_INLINE void copy_rows(T* to, std::size_t to_step, T const* from, std::si
   }
 }
 
-/// Transposes each block of `Block` lanes of each `Block` rows, by perfect shuffles of its rows.
-template <int Block, int W, class Reg>
-MORTISE_INLINE void transpose_blocks(Reg (&row)[W]) {
-  constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
-  MORTISE_UNROLL(4)
-  for (int step = 1; step < Block; step *= 2) {
-    Reg next[W];
-    MORTISE_UNROLL(8)
-    for (int i = 0; i < W / 2; ++i) {
-      int const block = i / (Block / 2) * Block, place = i % (Block / 2);
-      shuffle<interleaved_lanes<W, Block, 0>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place], lanes);
-      shuffle<interleaved_lanes<W, Block, 1>>(row[block + place], row[block + place + Block / 2], next[block + 2 * place + 1], lanes);
-    }
-    MORTISE_UNROLL(16)
-    for (int i = 0; i < W; ++i) row[i] = next[i];
-  }
-}
-
-/// W vectors of W lanes: within 16 bytes, where a processor interleaves in one instruction, then such blocks change places.
-template <int W, class Reg>
-MORTISE_INLINE void transpose_lanes(Reg (&row)[W]) {
-  constexpr int in_block = 16 / (static_cast<int>(sizeof(Reg)) / W), block = in_block < W ? in_block : W;
-  transpose_blocks<block>(row);
-  if constexpr (block < W) {
-    static_assert(2 * block == W, "more than 32 bytes are not turned at once");
-    constexpr auto lanes = std::make_index_sequence<static_cast<std::size_t>(W)>{};
-    MORTISE_UNROLL(8)
-    for (int i = 0; i < block; ++i) {
-      Reg const a = row[i], b = row[i + block];
-      shuffle<gathered_blocks<W, block, 0>>(a, b, row[i], lanes);
-      shuffle<gathered_blocks<W, block, 1>>(a, b, row[i + block], lanes);
-    }
-  }
-}
-
 /// Lanes that are turned at once: more than 32 bytes would make the longest code of all, for little.
 template <int W, class T>
 inline constexpr int turned_lanes = W * static_cast<int>(sizeof(T)) > 32 ? 32 / static_cast<int>(sizeof(T)) : W;

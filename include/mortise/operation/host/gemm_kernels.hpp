@@ -12,35 +12,6 @@
 
 namespace mortise::detail {
 
-/// low = a0 b0 a1 b1 ..., high goes on with the upper halves.
-template <class T, int W, int... I>
-MORTISE_INLINE void zip_lanes(typename simd<T, W>::reg const& a, typename simd<T, W>::reg const& b, typename simd<T, W>::reg& low,
-                              typename simd<T, W>::reg& high, std::integer_sequence<int, I...>) {
-#if defined(__clang__)
-  low = __builtin_shufflevector(a, b, (I % 2 == 0 ? I / 2 : W + I / 2)...);
-  high = __builtin_shufflevector(a, b, (I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...);
-#else  // nvcc does not carry a pack through __builtin_shufflevector
-  typedef typename simd<T, W>::integer indices __attribute__((vector_size(W * sizeof(T))));
-  low = __builtin_shuffle(a, b, indices{(I % 2 == 0 ? I / 2 : W + I / 2)...});
-  high = __builtin_shuffle(a, b, indices{(I % 2 == 0 ? W / 2 + I / 2 : W + W / 2 + I / 2)...});
-#endif
-}
-
-/// The transpose of `Rows` vectors, flattened: afterwards they hold lane 0 of every row, then lane 1 of every row, ...
-/// Rows is a power of two; log2(Rows) rounds of a perfect shuffle.
-template <class T, int W, int Rows>
-MORTISE_INLINE void transpose_flat(typename simd<T, W>::reg (&row)[Rows]) {
-  MORTISE_UNROLL(8)
-  for (int step = 1; step < Rows; step *= 2) {
-    typename simd<T, W>::reg next[Rows];
-    MORTISE_UNROLL(16)
-    for (int i = 0; i < Rows / 2; ++i)
-      zip_lanes<T, W>(row[i], row[i + Rows / 2], next[2 * i], next[2 * i + 1], std::make_integer_sequence<int, W>{});
-    MORTISE_UNROLL(16)
-    for (int i = 0; i < Rows; ++i) row[i] = next[i];
-  }
-}
-
 // The instructions of a tile, by assembler where that is possible: g++ 12 sees a broadcast in the loop that `simd` makes of it, but that is
 // half of a tile's compile time; and it sums into the registers of either factor, which in the tile of 6 by 2 costs moves and spills.
 #if defined(__x86_64__) && !defined(__clang__) && !defined(__CUDACC__)
@@ -71,10 +42,8 @@ MORTISE_INLINE void multiply_add(typename simd<T, W>::reg& sum, typename simd<T,
     else asm volatile("vfmadd231pd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return;
   }
-#elif defined(__clang__)
-#pragma clang fp contract(fast)
 #endif
-  sum = a * b + sum;
+  add_product(sum, a, b);
 }
 
 /// y, or 0 where it is less or not a number.
@@ -258,7 +227,7 @@ struct pack_transposed {
         typename vec::reg block[W];
         MORTISE_UNROLL(16)
         for (int i = 0; i < W; ++i) block[i] = vec::load(row[i] + from).v;
-        transpose_flat<T, W, W>(block);
+        transpose_lanes<W>(block);
         MORTISE_UNROLL(16)
         for (int i = 0; i < W; ++i, line += to_row) vec{block[i]}.store(line);
       }
@@ -323,13 +292,15 @@ struct dot_kernel {
         }
       }
       // Folding pairs of vectors, the far half first, leaves sum s of each group of W in lane s.
+      constexpr auto lanes_of_vector = std::make_index_sequence<static_cast<std::size_t>(W)>{};
       MORTISE_UNROLL(4)
       for (int half = W / 2; half > 0; half /= 2) {
         MORTISE_UNROLL(16)
         for (int s = 0; s < sums; ++s)
           if (s % W < half) {
             typename vec::reg low, high;
-            zip_lanes<T, W>(sum[s], sum[s + half], low, high, std::make_integer_sequence<int, W>{});
+            shuffle<interleaved_lanes<W, W, 0>>(sum[s], sum[s + half], low, lanes_of_vector);
+            shuffle<interleaved_lanes<W, W, 1>>(sum[s], sum[s + half], high, lanes_of_vector);
             sum[s] = low + high;
           }
       }
